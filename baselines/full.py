@@ -1,0 +1,27 @@
+"""The full cache: nothing is evicted; every comparison is made against it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lookm.importance import Needs, Statistics
+from lookm.strategy import Strategy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Full(Strategy):
+    """Keep the whole prompt; α1 and α2 mean nothing here."""
+
+    @property
+    def nominal_budget(self) -> float:
+        return 1.0
+
+    def needs(self, length: int) -> Needs:
+        return Needs()
+
+    def promised_tokens(self, is_image: Tensor) -> int:
+        return is_image.numel()
+
+    def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
+        return torch.arange(statistics.length, device=is_image.device).expand(statistics.kv_heads, -1)

@@ -1,0 +1,25 @@
+"""H2O, heavy hitters (arXiv 2306.14048): the highest column sums and the recent window.
+
+The authors evict while decoding too; here, as in LOOK-M's comparison, the cache is cut once, after the prompt.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lookm.eviction import top_positions, with_recent
+from lookm.importance import Needs, Statistics
+from lookm.strategy import Strategy
+
+
+@dataclass(frozen=True, kw_only=True)
+class H2O(Strategy):
+    """Keep the last M tokens and the N of the others that received the most attention."""
+
+    def needs(self, length: int) -> Needs:
+        return Needs(sums=True)
+
+    def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
+        recent, important = self.window_sizes(statistics.length)
+        scores = statistics.column_sums()[:, : statistics.length - recent]
+        return with_recent(top_positions(scores, important), statistics.length, recent)

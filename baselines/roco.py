@@ -1,0 +1,48 @@
+"""RoCo (arXiv 2402.06262): mean attention, with the most variable tokens exempt from eviction.
+
+EasyKV, the authors' code, evicts chunk by chunk; this is its one-shot form at the end of the prompt. LOOK-M's release
+divides by L for every key instead of by the queries that see it, which ranks exactly as H2O does.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lookm.eviction import top_positions, with_recent
+from lookm.importance import Needs, Statistics
+from lookm.strategy import Strategy
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoCo(Strategy):
+    """Keep the last M tokens; of the N slots, a share goes to the highest deviation, the rest to the mean.
+
+    Attributes:
+        exempt: share of the N slots given to the highest standard deviation (paper semantics).
+    """
+
+    exempt: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_share("exempt", self.exempt)
+
+    def needs(self, length: int) -> Needs:
+        return Needs(sums=True, squares=self.semantics == "paper")
+
+    def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
+        length = statistics.length
+        recent, important = self.window_sizes(length)
+        past = length - recent
+        if self.semantics == "release":
+            return with_recent(top_positions(statistics.column_sums()[:, :past], important), length, recent)
+        assert statistics.sums is not None
+        assert statistics.squares is not None
+        seen = torch.arange(length, 0, -1, device=is_image.device)  # c_j = L − j queries see key j
+        mean = statistics.sums / seen
+        deviation = (statistics.squares / seen - mean.square()).clamp_min(0).sqrt()
+        exempted = top_positions(statistics.per_kv_head(deviation)[:, :past], int(self.exempt * important))
+        means = statistics.per_kv_head(mean)[:, :past].scatter(1, exempted, -torch.inf)
+        rest = top_positions(means, important - exempted.shape[1])
+        return with_recent(torch.cat([exempted, rest], dim=1), length, recent)

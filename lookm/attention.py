@@ -1,0 +1,104 @@
+"""The attention function that hands each layer's queries to the cache.
+
+It is registered with transformers under the name `look_once`, together with a mask function: masks belong to the layer
+here, because rows and layers may keep different numbers of tokens.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, causal_mask_function
+
+from lookm.cache import LookOnceCache
+from lookm.errors import LookmError
+
+NAME = "look_once"
+CACHE_ARGUMENT = "look_once_cache"
+"""Keyword argument of the model's forward that carries the cache to the attention function."""
+
+UNSUPPORTED = ("sliding_window", "softcap", "s_aux", "position_bias")
+
+
+def look_once_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """SDPA on the cache; after a prompt, the layer's cache is compressed.
+
+    Args:
+        module: the attention layer, with `layer_idx`.
+        query: (B, Hq, n, D), after the rotary embedding.
+        key: (B, Hkv, held, D), all that the layer's cache holds.
+        value: (B, Hkv, held, Dv).
+        attention_mask: None; the mask is the cache's.
+        scaling: factor on Q Kᵀ.
+        dropout: 0 outside training.
+        **kwargs: the cache as `look_once_cache`, and what the model passes besides.
+
+    Returns:
+        The output (B, n, Hq, Dv) and None for the attention weights.
+    """
+    cache = kwargs.get(CACHE_ARGUMENT)
+    if not isinstance(cache, LookOnceCache):
+        raise LookmError(
+            "a model outside look_once shares the configuration object of one inside it; give each model its own"
+        )
+    for name in UNSUPPORTED:
+        if kwargs.get(name) is not None:
+            raise LookmError(f"attention with {name}={kwargs[name]!r} is not supported by look_once")
+    index = int(module.layer_idx)  # type: ignore[arg-type]
+    layer = cache.compressed_layers[index]
+    if layer.compressed:
+        mask = layer.decode_mask()
+        return sdpa_attention_forward(module, query, key, value, mask, dropout, scaling, is_causal=False)
+    output = _prefill(module, query, key, value, cache.prompt.starts, dropout, scaling)
+    cache.compress(index, query, scaling)
+    return output, None
+
+
+def _prefill(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    starts: tuple[int, ...],
+    dropout: float,
+    scaling: float | None,
+) -> Tensor:
+    """Causal SDPA without a mask: rows of one length together, so that no L × L mask is ever made. (B, L, Hq, Dv)."""
+    if len(set(starts)) == 1 and starts[0] == 0:
+        return sdpa_attention_forward(module, query, key, value, None, dropout, scaling, is_causal=True)[0]
+    output = query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
+    for start in sorted(set(starts)):
+        rows = torch.tensor([row for row, s in enumerate(starts) if s == start], device=query.device)
+        q, k, v = (states[rows, :, start:] for states in (query, key, value))
+        output[rows, start:] = sdpa_attention_forward(module, q, k, v, None, dropout, scaling, is_causal=True)[0]
+    return output
+
+
+def look_once_mask(
+    *,
+    mask_function: Callable[..., Any] = causal_mask_function,
+    allow_is_causal_skip: bool = True,
+    **kwargs: Any,
+) -> None:
+    """No mask for the model: the attention function knows rows and layers. Refuses whatever is not plainly causal."""
+    if mask_function is not causal_mask_function or not allow_is_causal_skip:
+        raise LookmError(
+            "the model asks for attention that is not plainly causal (bidirectional images, sliding window or packed "
+            "sequences), which look_once does not support"
+        )
+
+
+AttentionInterface.register(NAME, look_once_attention)
+AttentionMaskInterface.register(NAME, look_once_mask)

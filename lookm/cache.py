@@ -1,0 +1,200 @@
+"""The key/value cache that is compressed once, layer by layer, while the prompt is encoded."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from lookm.errors import BudgetError, LookmError
+from lookm.prompt import Prompt
+from lookm.report import Report
+from lookm.stopwatch import Mark, Stopwatch
+from lookm.strategy import CompressedRow, Strategy
+
+
+@dataclass(frozen=True)
+class LayerSizes:
+    """What one layer held of each row: tokens kept, bytes kept, bytes of the whole prompt."""
+
+    tokens: tuple[int, ...]
+    kept_bytes: tuple[int, ...]
+    full_bytes: tuple[int, ...]
+
+
+@dataclass
+class PromptRecord:
+    """Sizes and times of one prompt batch; holds no keys or values, so it may outlive the cache."""
+
+    strategy: Strategy
+    prompt_tokens: tuple[int, ...]
+    image_tokens: Tensor
+    layers: list[LayerSizes | None]
+    compressing: Stopwatch = field(default_factory=Stopwatch)
+    steps: list[Mark] = field(default_factory=list)
+    """The beginning of each forward pass: prefill first, then the decode steps."""
+    prefill_end: Mark | None = None
+
+    def check_complete(self) -> list[LayerSizes]:
+        """Raise BudgetError unless every layer was compressed; return their sizes."""
+        missing = [index for index, layer in enumerate(self.layers) if layer is None]
+        if missing:
+            raise BudgetError(
+                f"layers {missing} of {len(self.layers)} were not compressed by {self.strategy.name}: "
+                "their attention did not pass through the model's attention interface"
+            )
+        return [layer for layer in self.layers if layer is not None]
+
+    def report(self) -> Report:
+        """The numbers so far."""
+        layers = self.check_complete()
+        shares = [
+            sum(layer.tokens[row] for layer in layers) / (len(layers) * length)
+            for row, length in enumerate(self.prompt_tokens)
+        ]
+        decode = None
+        if len(self.steps) > 2:
+            decode = self.steps[1].milliseconds_until(self.steps[-1]) / (len(self.steps) - 2)
+        assert self.prefill_end is not None
+        return Report(
+            strategy=self.strategy.name,
+            semantics=self.strategy.semantics,
+            alpha1=self.strategy.alpha1,
+            alpha2=self.strategy.alpha2,
+            prompt_tokens=self.prompt_tokens,
+            image_tokens=tuple(self.image_tokens.tolist()),
+            kept_tokens=tuple(layer.tokens for layer in layers),
+            kept_bytes=tuple(layer.kept_bytes for layer in layers),
+            full_bytes=tuple(layer.full_bytes for layer in layers),
+            nominal_budget=self.strategy.nominal_budget,
+            realised_budget=tuple(shares),
+            compress_ms=self.compressing.milliseconds(),
+            prefill_ms=self.steps[0].milliseconds_until(self.prefill_end),
+            decode_ms_per_token=decode,
+        )
+
+
+class CompressedLayer(DynamicLayer):
+    """One layer: full while its prompt is encoded, then what the strategy left, then that and the new tokens.
+
+    Rows that keep fewer tokens than the longest are padded on the left; `valid` (B, K) bool marks what is no padding,
+    None means that nothing is.
+    """
+
+    is_croppable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+        self.compressed = False
+        self.valid: Tensor | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values (B, Hkv, n, D); returns all that is held."""
+        self.seen += key_states.shape[-2]
+        if self.valid is not None:
+            self.valid = F.pad(self.valid, (0, key_states.shape[-2]), value=True)
+        return super().update(key_states, value_states)
+
+    def get_seq_length(self) -> int:
+        """Tokens seen, so that positions go on after the prompt's."""
+        return self.seen
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Keys that the next queries will meet, and their offset."""
+        return (0 if self.keys is None else self.keys.shape[-2]) + query_length, 0
+
+    def compress(self, strategy: Strategy, prompt: Prompt, queries: Tensor, scaling: float | None) -> LayerSizes:
+        """Replace the full cache by what the strategy keeps; queries are (B, Hq, L, D)."""
+        assert self.keys is not None
+        assert self.values is not None
+        full_keys, full_values = self.keys, self.values
+        rows = [
+            strategy.compress_row(
+                queries[row, :, start:],
+                full_keys[row, :, start:],
+                full_values[row, :, start:],
+                prompt.row_is_image(row).to(full_keys.device),
+                scaling=scaling,
+            )
+            for row, start in enumerate(prompt.starts)
+        ]
+        self.compressed = True
+        tokens = tuple(row.keys.shape[1] for row in rows)
+        if tokens != (prompt.length,) * len(rows):
+            self.keys, self.values, self.valid = _stack_rows(rows)
+        heads, key_size, value_size = full_keys.shape[1], full_keys.shape[-1], full_values.shape[-1]
+        token_bytes = heads * (key_size + value_size) * full_keys.element_size()
+        return LayerSizes(
+            tokens=tokens,
+            kept_bytes=tuple(n * token_bytes for n in tokens),
+            full_bytes=tuple(n * token_bytes for n in prompt.row_lengths()),
+        )
+
+    def decode_mask(self) -> Tensor | None:
+        """Mask for one new query of each row, (B, 1, 1, held) bool, or None if all rows see all."""
+        return None if self.valid is None else self.valid[:, None, None, :]
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Refused: evicted tokens cannot come back."""
+        raise LookmError("a compressed cache cannot be cropped; assisted decoding is not available inside look_once")
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.seen, self.compressed, self.valid = 0, False, None
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Take the rows `beam_idx`, as beam search does."""
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]
+        if self.valid is not None:
+            self.valid = self.valid.index_select(0, beam_idx.to(self.valid.device))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row."""
+        super().batch_repeat_interleave(repeats)
+        if self.valid is not None:
+            self.valid = self.valid.repeat_interleave(repeats, dim=0)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only the rows `indices`."""
+        super().batch_select_indices(indices)
+        if self.valid is not None:
+            self.valid = self.valid[indices]
+
+
+class LookOnceCache(Cache):
+    """The cache of one prompt batch under one strategy."""
+
+    def __init__(self, strategy: Strategy, prompt: Prompt, n_layers: int) -> None:
+        self.compressed_layers = [CompressedLayer() for _ in range(n_layers)]
+        super().__init__(layers=[*self.compressed_layers])
+        self.strategy = strategy
+        self.prompt = prompt
+        image_tokens = torch.stack([prompt.row_is_image(row).sum() for row in range(len(prompt.starts))])
+        self.record = PromptRecord(strategy, prompt.row_lengths(), image_tokens, [None] * n_layers)
+
+    def compress(self, layer_index: int, queries: Tensor, scaling: float | None) -> None:
+        """Compress a layer whose attention has just been computed; queries are (B, Hq, L, D)."""
+        begin = Mark.now(queries.device)
+        self.record.layers[layer_index] = self.compressed_layers[layer_index].compress(
+            self.strategy, self.prompt, queries, scaling
+        )
+        end = Mark.now(queries.device)
+        self.record.compressing.add(begin, end)
+        self.record.prefill_end = end
+
+
+def _stack_rows(rows: list[CompressedRow]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Rows of different sizes as one left-padded batch: keys and values (B, Hkv, K, D) and `valid` (B, K) or None."""
+    sizes = [row.keys.shape[1] for row in rows]
+    longest = max(sizes)
+    keys = torch.stack([F.pad(row.keys, (0, 0, longest - n, 0)) for row, n in zip(rows, sizes, strict=True)])
+    values = torch.stack([F.pad(row.values, (0, 0, longest - n, 0)) for row, n in zip(rows, sizes, strict=True)])
+    if min(sizes) == longest:
+        return keys, values, None
+    slots = torch.arange(longest, device=keys.device)
+    return keys, values, slots >= longest - torch.tensor(sizes, device=keys.device)[:, None]

@@ -1,0 +1,68 @@
+"""LOOK-M itself: column sums, text prior, merging (arXiv 2406.18139, Section 3)."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lookm.eviction import prior_positions, with_recent
+from lookm.importance import Needs, Statistics
+from lookm.merging import Merge, merge_evicted
+from lookm.strategy import Strategy
+
+TextPrior = Literal["off", "union", "strict"]
+
+RELEASE_SINKS = 4
+"""First positions that the released code always keeps when it merges without the text prior."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookM(Strategy):
+    """Keep the recent window and the highest column sums, text first, and merge the rest into them.
+
+    Attributes:
+        text_prior: "off"; "union" keeps all text, whatever the budget (Eq. 8), so that the realised size is
+            M + max(N, text tokens before the window); "strict" keeps M + N, text before images.
+        merge: "none", "averaged" (Eq. 10), "pivotal" (Eq. 11) or "weighted" (Eq. 12).
+    """
+
+    text_prior: TextPrior = "union"
+    merge: Merge = "pivotal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_choice("text_prior", get_args(TextPrior))
+        self._check_choice("merge", get_args(Merge))
+
+    def needs(self, length: int) -> Needs:
+        return Needs(sums=True)
+
+    def promised_tokens(self, is_image: Tensor) -> int:
+        length = is_image.numel()
+        if self._keeps_all(is_image):
+            return length
+        recent, _ = self.window_sizes(length)
+        return min(length, recent + self._slots(is_image))
+
+    def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
+        recent, _ = self.window_sizes(statistics.length)
+        past = statistics.length - recent
+        if self.text_prior != "off":
+            first = ~is_image[:past]
+        else:
+            first = torch.zeros_like(is_image[:past])
+            if self.semantics == "release" and self.merge != "none":
+                first[:RELEASE_SINKS] = True
+        important = prior_positions(statistics.column_sums()[:, :past], first, self._slots(is_image))
+        return with_recent(important, statistics.length, recent)
+
+    def merge_into(self, keys: Tensor, values: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        return merge_evicted(keys, values, kept, self.merge, semantics=self.semantics)
+
+    def _slots(self, is_image: Tensor) -> int:
+        """Important tokens: N, and under the union prior at least all text before the window."""
+        recent, important = self.window_sizes(is_image.numel())
+        if self.text_prior != "union":
+            return important
+        return max(important, int((~is_image[: is_image.numel() - recent]).sum()))

@@ -1,0 +1,91 @@
+"""Where the tokens of a prompt batch lie: padding, text, images."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from lookm.errors import LookmError
+
+IMAGE_TOKEN_FIELDS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A left-padded batch of prompts.
+
+    Attributes:
+        starts: the first token of each row that is not padding.
+        is_image: (B, L) bool, true for image (and video) tokens.
+    """
+
+    starts: tuple[int, ...]
+    is_image: Tensor
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest row, L."""
+        return self.is_image.shape[1]
+
+    def row_lengths(self) -> tuple[int, ...]:
+        """Tokens of each row, padding not counted."""
+        return tuple(self.length - start for start in self.starts)
+
+    def row_is_image(self, row: int) -> Tensor:
+        """(L_row,) bool, padding left out."""
+        return self.is_image[row, self.starts[row] :]
+
+
+def image_token_ids(config: PretrainedConfig) -> tuple[int, ...]:
+    """Ids of the placeholder tokens for images and videos; none for a text-only model."""
+    ids = (getattr(config, field, None) for field in IMAGE_TOKEN_FIELDS)
+    return tuple(dict.fromkeys(i for i in ids if isinstance(i, int)))
+
+
+def read_prompt(
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    attention_mask: Tensor | None,
+    image_ids: tuple[int, ...],
+) -> Prompt:
+    """Find padding and images of a prompt batch.
+
+    Args:
+        input_ids: (B, L) int64, or None if embeddings are given.
+        inputs_embeds: (B, L, width), read for its shape when there are no ids.
+        attention_mask: (B, L), 1 for tokens and 0 for left padding, or None for no padding.
+        image_ids: as of `image_token_ids`.
+
+    Raises:
+        LookmError: if images cannot be found, or the mask is not a left-padding mask.
+    """
+    if input_ids is not None:
+        is_image = torch.zeros_like(input_ids, dtype=torch.bool)
+        for image_id in image_ids:
+            is_image |= input_ids == image_id
+    elif inputs_embeds is None:
+        raise LookmError("the model was called without input_ids; look_once reads the prompt from them")
+    elif image_ids:
+        raise LookmError("the model was called with inputs_embeds only; pass input_ids, which show where images are")
+    else:
+        is_image = torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
+    return Prompt(_row_starts(attention_mask, *is_image.shape), is_image)
+
+
+def _row_starts(attention_mask: Tensor | None, rows: int, length: int) -> tuple[int, ...]:
+    if attention_mask is None:
+        return (0,) * rows
+    if attention_mask.shape != (rows, length):
+        raise LookmError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}; look_once needs {(rows, length)}, "
+            "1 for tokens and 0 for left padding"
+        )
+    mask = attention_mask.bool()
+    counts = mask.sum(1)
+    contiguous = (mask.cumsum(1) == torch.arange(length, device=mask.device) + 1 - (length - counts)[:, None]) | ~mask
+    if not bool((contiguous.all(1) & mask[:, -1]).all() if length else True):
+        raise LookmError(
+            "attention_mask must be 0 … 0 1 … 1 in every row: pad prompts on the left (padding_side='left')"
+        )
+    return tuple((length - counts).tolist())

@@ -1,0 +1,65 @@
+"""Strategies by name: `configs/strategy/<name>.yaml` (`_target_` and fields) is the only registry."""
+
+from dataclasses import fields
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from lookm.errors import LookmError
+from lookm.strategy import Strategy
+
+
+def strategy_names() -> list[str]:
+    """Names of all strategies, sorted."""
+    folder = files("configs").joinpath("strategy")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_strategy(name: str, **overrides: Any) -> Strategy:
+    """Build a strategy from its YAML.
+
+    Args:
+        name: a file name in `configs/strategy`, without `.yaml`.
+        **overrides: fields to set, such as `alpha1=0.05`, `semantics="release"`, `text_prior="strict"`.
+
+    Raises:
+        LookmError: for a name, field or value that does not exist; the message lists what does.
+
+    Example:
+        >>> load_strategy("tp_pmerge", alpha1=0.05).nominal_budget
+        0.15000000000000002
+    """
+    if name not in strategy_names():
+        raise LookmError(f"strategy {name!r} is unknown{_hint(name)}; choose one of {', '.join(strategy_names())}")
+    text = files("configs").joinpath("strategy", f"{name}.yaml").read_text(encoding="utf-8")
+    return build_strategy(name, {**yaml.safe_load(text), **overrides})
+
+
+def build_strategy(name: str, settings: dict[str, Any]) -> Strategy:
+    """Build a strategy from `_target_` and fields, as a YAML or a composed configuration holds them.
+
+    Raises:
+        LookmError: if the target is no strategy, or a field is unknown or has a wrong value.
+    """
+    settings = dict(settings)
+    target = str(settings.pop("_target_", ""))
+    module, _, attribute = target.rpartition(".")
+    try:
+        kind = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise LookmError(f"strategy {name!r}: _target_ {target!r} cannot be imported ({error})") from error
+    if not (isinstance(kind, type) and issubclass(kind, Strategy)):
+        raise LookmError(f"strategy {name!r}: _target_ {target!r} is no subclass of lookm.Strategy")
+    known = [field.name for field in fields(kind) if field.name != "name"]
+    for key in settings:
+        if key not in known:
+            raise LookmError(f"strategy {name!r} has no field {key!r}; it has {', '.join(known)}")
+    return kind(name=name, **settings)
+
+
+def _hint(name: str) -> str:
+    close = get_close_matches(str(name), strategy_names(), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

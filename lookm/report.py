@@ -1,0 +1,68 @@
+"""What a compressed cache holds, against what it was promised to hold."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Report:
+    """Cache sizes and times of one prompt batch; `kept_*` and `full_*` are indexed [layer][row].
+
+    Attributes:
+        strategy: its name.
+        semantics: "paper" or "release".
+        alpha1: nominal share of the recent window.
+        alpha2: nominal share of the important tokens.
+        prompt_tokens: tokens of each row, padding not counted.
+        image_tokens: image tokens of each row.
+        kept_tokens: prompt tokens left in the cache.
+        kept_bytes: their keys and values, in bytes.
+        full_bytes: keys and values of the whole prompt, in bytes.
+        nominal_budget: α1 + α2 (1 for the full cache).
+        realised_budget: kept tokens per prompt token, of each row, mean over the layers.
+        compress_ms: time spent on statistics, choice and merging, all layers and rows, in milliseconds.
+        prefill_ms: time from the model's call to the end of its last layer, in milliseconds, `compress_ms` included.
+        decode_ms_per_token: mean time between two decode steps of the batch; None with fewer than two steps.
+    """
+
+    strategy: str
+    semantics: str
+    alpha1: float
+    alpha2: float
+    prompt_tokens: tuple[int, ...]
+    image_tokens: tuple[int, ...]
+    kept_tokens: tuple[tuple[int, ...], ...]
+    kept_bytes: tuple[tuple[int, ...], ...]
+    full_bytes: tuple[tuple[int, ...], ...]
+    nominal_budget: float
+    realised_budget: tuple[float, ...]
+    compress_ms: float
+    prefill_ms: float
+    decode_ms_per_token: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rows = len(self.prompt_tokens)
+        kept, full = (sum(map(sum, table)) for table in (self.kept_bytes, self.full_bytes))
+        budgets = ", ".join(f"{budget:.1%}" for budget in self.realised_budget)
+        decode = "–" if self.decode_ms_per_token is None else f"{self.decode_ms_per_token:.2f} ms/token"
+        lines = [
+            f"{self.strategy} ({self.semantics}, α1 {self.alpha1:g}, α2 {self.alpha2:g}), "
+            f"{rows} prompt{'s' if rows > 1 else ''}, {len(self.kept_tokens)} layers",
+            f"  prompt tokens   {', '.join(map(str, self.prompt_tokens))} "
+            f"(of images {', '.join(map(str, self.image_tokens))})",
+            f"  kept per layer  {'; '.join(_span(layer) for layer in zip(*self.kept_tokens, strict=True))}",
+            f"  budget          nominal {self.nominal_budget:.1%}, realised {budgets}",
+            f"  cache           {kept / 2**20:.2f} MiB of {full / 2**20:.2f} MiB",
+            f"  time            prefill {self.prefill_ms:.1f} ms, of it compressing {self.compress_ms:.1f} ms; "
+            f"decode {decode}",
+        ]
+        return "\n".join(lines)
+
+
+def _span(counts: tuple[int, ...]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low}–{high}"

@@ -1,0 +1,140 @@
+"""What a compression strategy is: importance × eviction × merge, as one small frozen dataclass."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, get_args
+
+import torch
+from torch import Tensor
+
+from lookm.errors import BudgetError, LookmError
+from lookm.importance import Needs, Statistics, attention_statistics
+from lookm.merging import Semantics, merge_evicted
+
+
+@dataclass(frozen=True)
+class CompressedRow:
+    """One prompt's cache in one layer: keys (Hkv, K, D), values (Hkv, K, Dv), positions (Hkv, K) int64 ascending."""
+
+    keys: Tensor
+    values: Tensor
+    positions: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy(ABC):
+    """Base of all strategies. A subclass says which statistics it `needs` and which positions it `keep`s.
+
+    Attributes:
+        name: as in `configs/strategy/<name>.yaml`.
+        alpha1: share of the prompt kept as the recent window, M = int(α1 · L).
+        alpha2: share of the prompt kept as important tokens, N = int(α2 · L).
+        semantics: "paper" follows the paper's equations, "release" what the authors' code computes.
+    """
+
+    name: str
+    alpha1: float = 0.1
+    alpha2: float = 0.1
+    semantics: Semantics = "paper"
+
+    compresses_text_only: ClassVar[bool] = False
+    """Whether the released code compresses a prompt without images under this strategy."""
+
+    def __post_init__(self) -> None:
+        self._check_share("alpha1", self.alpha1)
+        self._check_share("alpha2", self.alpha2)
+        if self.alpha1 + self.alpha2 > 1 + 1e-9:
+            total = self.alpha1 + self.alpha2
+            raise LookmError(f"alpha1={self.alpha1} + alpha2={self.alpha2} is {total:g}; their sum may be 1 at most")
+        self._check_choice("semantics", get_args(Semantics))
+
+    def _check_share(self, field: str, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise LookmError(f"{field}={value!r} is not a share; choose a number from 0 to 1")
+
+    def _check_positive(self, field: str, value: object, *, odd: bool = False) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (odd and value % 2 == 0):
+            raise LookmError(f"{field}={value!r} does not fit; choose a positive {'odd ' if odd else ''}integer")
+
+    def _check_choice(self, field: str, choices: tuple[str, ...]) -> None:
+        if getattr(self, field) not in choices:
+            raise LookmError(f"{field}={getattr(self, field)!r} is unknown; choose one of {', '.join(choices)}")
+
+    def with_fields(self, **changes: Any) -> "Strategy":
+        """A copy with some fields changed.
+
+        Raises:
+            LookmError: for a field that the strategy does not have, or a wrong value.
+        """
+        known = [field.name for field in fields(self)]
+        for key in changes:
+            if key not in known:
+                raise LookmError(f"strategy {self.name!r} has no field {key!r}; it has {', '.join(known)}")
+        return replace(self, **changes)
+
+    @property
+    def nominal_budget(self) -> float:
+        """α1 + α2, the share of the prompt that the tables name."""
+        return self.alpha1 + self.alpha2
+
+    def window_sizes(self, length: int) -> tuple[int, int]:
+        """M recent and N important tokens of a prompt of L tokens."""
+        return int(self.alpha1 * length), int(self.alpha2 * length)
+
+    @abstractmethod
+    def needs(self, length: int) -> Needs:
+        """The statistics that `keep` will read for a prompt of this length."""
+
+    @abstractmethod
+    def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
+        """Choose what stays, where the budget is below L.
+
+        Args:
+            statistics: of one prompt in one layer.
+            is_image: (L,) bool.
+
+        Returns:
+            Positions (Hkv, K) int64, ascending.
+        """
+
+    def promised_tokens(self, is_image: Tensor) -> int:
+        """How many tokens of this prompt every head keeps, by definition: min(L, M + N) unless a subclass says more."""
+        length = is_image.numel()
+        return length if self._keeps_all(is_image) else min(length, sum(self.window_sizes(length)))
+
+    def merge_into(self, keys: Tensor, values: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Make the kept cache of one prompt; without merging, a gather. (Hkv, L, D) → (Hkv, K, D)."""
+        return merge_evicted(keys, values, kept, "none")
+
+    def _keeps_all(self, is_image: Tensor) -> bool:
+        """The released code leaves prompts without images alone (SnapKV apart)."""
+        return self.semantics == "release" and not self.compresses_text_only and not bool(is_image.any())
+
+    def compress_row(
+        self, queries: Tensor, keys: Tensor, values: Tensor, is_image: Tensor, *, scaling: float | None = None
+    ) -> CompressedRow:
+        """Compress one prompt in one layer.
+
+        Args:
+            queries: (Hq, L, D), after the rotary embedding.
+            keys: (Hkv, L, D).
+            values: (Hkv, L, Dv).
+            is_image: (L,) bool, on the same device.
+            scaling: factor on Q Kᵀ, by default 1 / √D.
+
+        Raises:
+            BudgetError: if the result is not what the strategy promises.
+        """
+        heads, length, _ = keys.shape
+        promised = self.promised_tokens(is_image)
+        if promised == length:
+            kept = torch.arange(length, device=keys.device).expand(heads, -1)
+            return CompressedRow(keys, values, kept)
+        statistics = attention_statistics(queries, keys, self.needs(length), scaling=scaling)
+        kept = self.keep(statistics, is_image)
+        if kept.shape != (heads, promised):
+            raise BudgetError(
+                f"{self.name} kept {tuple(kept.shape)} (heads, tokens) of {length} tokens; "
+                f"its definition promises {(heads, promised)}"
+            )
+        return CompressedRow(*self.merge_into(keys, values, kept), kept)
