@@ -1,0 +1,29 @@
+"""MileBench (arXiv 2404.18532): taxonomy, annotations, prompts and scores, as the original makes them."""
+
+from benchmarks.milebench.annotation import check_annotation, read_annotation, read_annotation_file
+from benchmarks.milebench.benchmark import milebench_benchmark
+from benchmarks.milebench.prompts import PLACEHOLDER, Prompt, build_prompt
+from benchmarks.milebench.results import read_predictions, write_evaluation
+from benchmarks.milebench.scoring import PROTOCOLS, image_quantity_level, score_predictions
+from benchmarks.milebench.taxonomy import DATASETS, PAPER_COLUMNS, TASKS, TaskMean, datasets_of, task_mean
+
+__all__ = [
+    "DATASETS",
+    "PAPER_COLUMNS",
+    "PLACEHOLDER",
+    "PROTOCOLS",
+    "TASKS",
+    "Prompt",
+    "TaskMean",
+    "build_prompt",
+    "check_annotation",
+    "datasets_of",
+    "image_quantity_level",
+    "milebench_benchmark",
+    "read_annotation",
+    "read_annotation_file",
+    "read_predictions",
+    "score_predictions",
+    "task_mean",
+    "write_evaluation",
+]

@@ -1,0 +1,145 @@
+"""The `repaired` protocol: what an answer plainly means, where MileBench's evaluator misreads it.
+
+An empty answer is wrong; choices with special characters can be right; "The answer is B" is B; of several choices
+in the answer the longest wins; needles may stand next to punctuation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_OUTER = " .,:;!?\"'`*()[]"
+_END = r"(?P<end>[\"')\]*]+|\s*(?:[.,:;!?]|$))?"
+_LEADING = re.compile(r"[\s\"'(\[*]*(?P<key>[A-Za-z]{1,2})(?:[)\]*.:]+(?=\s|$)|\s*$)\s*(?P<rest>.*)", re.DOTALL)
+_STATED = tuple(
+    re.compile(rf"\b(?i:{words})\s*:?\s*(?i:(?:option|choice)\s+)?[\"'(\[*]*(?P<key>[A-Za-z]{{1,2}})(?!\w|'\w){_END}")
+    for words in (r"answer(?:\s+(?:is|was|would\s+be|should\s+be|must\s+be))?", r"(?:option|choice)")
+)
+_LONE = re.compile(rf"(?<![\w'])(?P<key>[A-Z])(?!\w|'\w){_END}")
+_WORDS_TOO = {"A", "I"}
+
+
+def find_choice(answer: str, choices: Sequence[str], *, lettered: bool = True) -> int | None:
+    """The index of the choice that an answer means.
+
+    In this order: the answer is a choice; a letter with its own choice ("B. Yes"); a leading letter ("(B)"); a stated
+    one ("The answer is B"); the longest choice that the answer contains; the same without punctuation; the only
+    letter standing alone.
+
+    Args:
+        answer: the prediction as generated.
+        choices: the choices as the annotation has them.
+        lettered: whether the prompt showed letters before the choices (GPR1200's does not).
+
+    Returns:
+        The index, or None where the answer is empty or means no choice, or no single one.
+    """
+    text, options = _plain(answer), [_plain(choice) for choice in choices]
+    if not text:
+        return None
+    whole = _index_of(text, options)
+    if whole is not None:
+        return whole
+    if lettered:
+        index = _with_letter(text, options)
+        if index is None:
+            index = _leading_letter(answer, options)
+        if index is None:
+            index = _stated_letter(answer, len(choices))
+        if index is not None:
+            return index
+    index = _longest(text, options)
+    if index is None:
+        index = _longest(_words(text), [_words(option) for option in options])
+    if index is None and lettered:
+        index = _lone_letter(answer, len(choices))
+    return index
+
+
+def contains(text: str, phrase: str) -> bool:
+    """Whether a phrase stands in a text by itself: not inside a longer word or number; case does not count.
+
+    Args:
+        text: for example a prediction.
+        phrase: for example a needle; an empty one stands nowhere.
+    """
+    return _place(_plain(text), _plain(phrase)) is not None
+
+
+def _plain(text: str) -> str:
+    lowered = " ".join(text.lower().split())
+    return lowered.strip(_OUTER) or lowered
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text))
+
+
+def _index_of(text: str, options: Sequence[str]) -> int | None:
+    return options.index(text) if text in options else None
+
+
+def _place(text: str, phrase: str) -> int | None:
+    if not phrase or phrase not in text:
+        return None
+    before = r"(?<!\w)(?<!\d[.,])" if re.match(r"\w", phrase) else ""
+    after = r"(?!\w)(?![.,]\d)" if re.match(r"\w", phrase[-1]) else ""
+    found = re.search(before + re.escape(phrase) + after, text)
+    return found.start() if found else None
+
+
+def _longest(text: str, options: Sequence[str]) -> int | None:
+    places = [(index, _place(text, option)) for index, option in enumerate(options)]
+    found = [(-len(options[index]), place, index) for index, place in places if place is not None]
+    return min(found)[2] if found else None
+
+
+def _letter(index: int) -> str:
+    return chr(ord("a") + index) if index < 26 else _letter(index // 26 - 1) + _letter(index % 26)
+
+
+def _letter_index(key: str, count: int) -> int | None:
+    index = 0
+    for character in key.lower():
+        index = index * 26 + ord(character) - ord("a") + 1
+    return index - 1 if index <= count else None
+
+
+def _with_letter(text: str, options: Sequence[str]) -> int | None:
+    found = []
+    for index, option in enumerate(options):
+        if option and option in text:
+            match = re.search(rf"(?<![\w'])\(?{_letter(index)}[).:\s]+{re.escape(option)}(?!\w)(?![.,]\d)", text)
+            if match:
+                found.append((-len(option), match.start(), index))
+    return min(found)[2] if found else None
+
+
+def _leading_letter(answer: str, options: Sequence[str]) -> int | None:
+    match = _LEADING.match(answer)
+    if match is None:
+        return None
+    named = _index_of(_plain(match["rest"]), options)
+    return named if named is not None else _letter_index(match["key"], len(options))
+
+
+def _stated_letter(answer: str, count: int) -> int | None:
+    for pattern in _STATED:
+        for match in pattern.finditer(answer):
+            index = _letter_index(match["key"], count)
+            if index is not None and _is_letter_not_word(match):
+                return index
+    return None
+
+
+def _lone_letter(answer: str, count: int) -> int | None:
+    found = {_letter_index(match["key"], count) for match in _LONE.finditer(answer) if _is_letter_not_word(match)}
+    found.discard(None)
+    return found.pop() if len(found) == 1 else None
+
+
+def _is_letter_not_word(match: re.Match[str]) -> bool:
+    # "A" and "I" are words, and so may be any letter in lower case, unless punctuation or the end follows.
+    key = match["key"]
+    return match["end"] is not None or (key.isupper() and key not in _WORDS_TOO)

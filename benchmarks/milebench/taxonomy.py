@@ -1,0 +1,114 @@
+"""MileBench's 29 datasets: task code, metric and size of each, and the means that the paper's tables show.
+
+Source: MileBench (arXiv 2404.18532); `results/paper/taxonomy.csv` holds the same rows and a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from benchmarks.benchmark import DatasetInfo
+from lookm.errors import LookmError
+
+
+def _rows(task: str, *names: str, samples: int = 200) -> tuple[DatasetInfo, ...]:
+    rouge = {"Spot-the-Diff", "CLEVR-Change", "IEdit", "ALFRED"}
+    return tuple(DatasetInfo(name, task, "rouge_l" if name in rouge else "accuracy", samples, None) for name in names)
+
+
+DATASETS: tuple[DatasetInfo, ...] = (
+    *_rows("T-1", "ActionLocalization", "ActionPrediction", "ActionSequence"),
+    *_rows("T-2", "ObjectExistence", "ObjectInteraction", "MovingAttribute", "ObjectShuffle"),
+    *_rows("T-3", "EgocentricNavigation", "MovingDirection"),
+    *_rows("T-4", "CounterfactualInference", "StateChange", "CharacterOrder", "SceneTransition"),
+    *_rows("S-1", "WebQA", "TQA", "MultiModalQA", "WikiVQA"),
+    *_rows("S-2", "SlideVQA", "OCR-VQA", "DocVQA"),
+    *_rows("S-3", "Spot-the-Diff", "CLEVR-Change", "IEdit"),
+    *_rows("S-4", "MMCoQA", "ALFRED"),
+    *_rows("S-5", "nuscenes"),
+    *_rows("N-1", "TextNeedleInAHaystack", samples=320),
+    *_rows("N-2", "ImageNeedleInAHaystack", samples=320),
+    *_rows("I-1", "GPR1200", samples=600),
+)
+
+TASKS: tuple[str, ...] = tuple(dict.fromkeys(row.task for row in DATASETS))
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "T": tuple(task for task in TASKS if task.startswith("T")),
+    "S": tuple(task for task in TASKS if task.startswith("S")),
+    "N": ("N-1", "N-2"),
+    "I": ("I-1",),
+    "NH": ("N-1", "N-2"),
+    "IR": ("I-1",),
+}
+
+PAPER_COLUMNS: tuple[str, ...] = (*GROUPS["T"], *GROUPS["S"], "NH", "IR")
+"""The columns of the paper's score tables, in its order."""
+
+
+@dataclass(frozen=True)
+class TaskMean:
+    """Mean score of a task, or of the tasks in a group.
+
+    Attributes:
+        score: mean over tasks of the mean over each task's scored datasets, in [0, 1].
+        scored: datasets that had a score.
+        datasets: datasets that the task or group has.
+    """
+
+    score: float
+    scored: int
+    datasets: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every dataset of the task or group was scored."""
+        return self.scored == self.datasets
+
+
+def datasets_of(code: str, datasets: Sequence[DatasetInfo] = DATASETS) -> tuple[DatasetInfo, ...]:
+    """The datasets behind a dataset's name, a task code (`T-1`) or a group (`T`, `S`, `N`, `I`, `NH`, `IR`).
+
+    Args:
+        code: what to look up.
+        datasets: the taxonomy to look in; a benchmark with MileBench's task codes may pass its own.
+
+    Raises:
+        LookmError: nothing is called so; the message lists what exists.
+    """
+    tasks = GROUPS.get(code, (code,))
+    found = tuple(row for row in datasets if row.task in tasks or row.dataset == code)
+    if not found:
+        present = {row.task for row in datasets}
+        groups = [group for group, members in GROUPS.items() if present.intersection(members)]
+        names = [row.dataset for row in datasets]
+        known = ", ".join([*groups, *sorted(present), *names])
+        raise LookmError(f"no dataset, task or group is called {code!r}; there are: {known}")
+    return found
+
+
+def task_mean(code: str, scores: Mapping[str, float], datasets: Sequence[DatasetInfo] = DATASETS) -> TaskMean | None:
+    """Mean score of a task code or group: each task is the mean of its datasets, a group the mean of its tasks.
+
+    Args:
+        code: a task code, a group, or a dataset's name, as for `datasets_of`.
+        scores: dataset → score in [0, 1]; datasets without one are left out of the mean and counted.
+        datasets: the taxonomy.
+
+    Returns:
+        The mean, or None when no dataset of the code has a score.
+
+    Raises:
+        LookmError: unknown code.
+    """
+    rows = datasets_of(code, datasets)
+    by_task: dict[str, list[float]] = {}
+    for row in rows:
+        if row.dataset in scores:
+            by_task.setdefault(row.task, []).append(scores[row.dataset])
+    if not by_task:
+        return None
+    score = fmean(fmean(values) for values in by_task.values())
+    return TaskMean(score, sum(map(len, by_task.values())), len(rows))
