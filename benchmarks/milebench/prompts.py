@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lookm.errors import LookmError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PLACEHOLDER = "<ImageHere>"
 
@@ -123,7 +125,8 @@ def build_prompt(
 def _walk(fragments: Sequence[list[int]], images: Sequence[str], room: int, image_tokens: int | None) -> _Walk:
     """Keep fragments and images from the end while they fit; `image_tokens` is None where images take no room here."""
     kept: list[list[int]] = []
-    images, kept_images = list(images), []
+    images = list(images)
+    kept_images: list[str] = []
     starts_with_image = False
     for fragment in reversed(fragments):
         if len(fragment) > room:
@@ -175,9 +178,9 @@ def _with_placeholders(question: str, n_images: int, *, combined: bool) -> str:
 
 
 def _image_paths(sample: Mapping[str, Any], image_dir: str | os.PathLike[str], combine_image: int | None) -> list[str]:
-    folder = os.fspath(image_dir)
+    folder = Path(image_dir)
     if not combine_image:
-        return [os.path.join(folder, path) for path in sample["task_instance"]["images_path"]]
+        return [str(folder / path) for path in sample["task_instance"]["images_path"]]
     field = f"combined_{combine_image}_images"
     names = sample["task_instance"].get(field, [])
     if len(names) != 1:
@@ -185,7 +188,7 @@ def _image_paths(sample: Mapping[str, Any], image_dir: str | os.PathLike[str], c
             f"sample {sample['sample_id']!r}: {field} holds {len(names)} images, but combine_image={combine_image} "
             "needs exactly one; read the annotation that belongs to this number of combined images"
         )
-    return [os.path.join(os.path.dirname(folder.rstrip("/")), field, names[0])]
+    return [str(folder.parent / field / names[0])]
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -197,7 +200,7 @@ def _text(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
 
 
 def _notes(placeholders: int, left: int, n_images: int, kept: int, room: int) -> tuple[str, ...]:
-    """Notes on a prompt from counts: placeholders of the sample and left in the prompt, images of both, and the room."""
+    """Notes from counts: placeholders of the sample and left in the prompt, images of both, room for text."""
     notes = []
     if n_images > placeholders:
         notes.append(f"more_images_than_placeholders:{n_images - placeholders}")

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.milebench.annotation import read_json
+from benchmarks.milebench.annotation import check_annotation, read_annotation, read_annotation_file, read_json
+from benchmarks.milebench.taxonomy import DATASETS
 from lookm.errors import LookmError
+
+
+@dataclass(frozen=True)
+class Case:
+    """One dataset to score; `folder` is where its pred.json lies, None for a file that holds everything."""
+
+    dataset: str
+    annotation: dict[str, Any]
+    predictions: list[dict[str, Any]]
+    folder: Path | None
 
 
 def read_predictions(path: Path) -> list[dict[str, Any]]:
@@ -20,11 +31,21 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
         LookmError: unreadable or broken file, or something else than a list of records.
     """
     content = read_json(path)
-    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
-        raise LookmError(
-            f"{path}: not MileBench predictions, which are a list of records with sample_id, pred_response"
-        )
+    try:
+        check_predictions(content)
+    except LookmError as error:
+        raise LookmError(f"{path}: {error}") from None
     return content
+
+
+def check_predictions(content: Any) -> None:
+    """Check that parsed JSON is a list of records.
+
+    Raises:
+        LookmError: it is not.
+    """
+    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
+        raise LookmError("these are no MileBench predictions: a list of records with sample_id and pred_response")
 
 
 def write_evaluation(folder: Path, result: Mapping[str, Any]) -> None:
@@ -37,19 +58,95 @@ def write_evaluation(folder: Path, result: Mapping[str, Any]) -> None:
     Raises:
         LookmError: the folder cannot be written to.
     """
+    write_atomically(folder / "eval.json", json.dumps(result["eval"]))
+    write_atomically(folder / "eval_score.json", json.dumps(result["eval_score"], indent=4))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that readers see the old content or the new, never a part.
+
+    Raises:
+        LookmError: the folder does not exist or cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        _write(folder / "eval.json", json.dumps(result["eval"]))
-        _write(folder / "eval_score.json", json.dumps(result["eval_score"], indent=4))
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
     except OSError as error:
-        raise LookmError(f"{folder}: cannot write the evaluation: {error.strerror}") from None
+        temporary.unlink(missing_ok=True)
+        raise LookmError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _write(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def collect_cases(results: Path, annotations: Path | None, dataset: str | None) -> list[Case]:
+    """Everything to score, in the taxonomy's order.
+
+    Args:
+        results: a run's folder, a dataset's folder, a pred.json, or a file with annotation and predictions together.
+        annotations: MileBench's folder or one annotation; None for a file with both.
+        dataset: only this dataset; the name where it cannot be read off a path.
+
+    Raises:
+        LookmError: nothing found there, no annotation, or a broken file.
+    """
+    if results.is_file():
+        content = read_json(results)
+        if isinstance(content, dict) and "predictions" in content:
+            return [_complete_case(results, content)]
+    paths = _prediction_files(results)
+    if annotations is None:
+        raise LookmError(f"{results} needs --annotations: MileBench's folder, or one <Dataset>.json")
+    if annotations.is_file():
+        return [_case_of_one_annotation(paths, annotations, dataset)]
+    wanted = {dataset or path.parent.name: path for path in paths if len(paths) == 1 or _is_of(path, dataset)}
+    if not wanted:
+        raise LookmError(f"{results} has no predictions for {dataset!r}; it has {_names(paths)}")
+    order = {info.dataset: place for place, info in enumerate(DATASETS)}
+    return [
+        Case(name, read_annotation(annotations, name), read_predictions(path), path.parent)
+        for name, path in sorted(wanted.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))
+    ]
+
+
+def _complete_case(path: Path, content: dict[str, Any]) -> Case:
+    for name in ("dataset", "annotation"):
+        if name not in content:
+            raise LookmError(
+                f"{path} has predictions but no {name!r}; it must hold dataset, annotation and predictions"
+            )
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        check_annotation(content["annotation"])
+        check_predictions(content["predictions"])
+    except LookmError as error:
+        raise LookmError(f"{path}: {error}") from None
+    return Case(str(content["dataset"]), content["annotation"], content["predictions"], None)
+
+
+def _case_of_one_annotation(paths: Sequence[Path], annotations: Path, dataset: str | None) -> Case:
+    name = dataset or annotations.stem.removesuffix("-adv").split("_combined_")[0]
+    chosen = list(paths) if len(paths) == 1 else [path for path in paths if _is_of(path, name)]
+    if not chosen:
+        raise LookmError(f"{annotations} is of {name!r}, but there are only predictions for {_names(paths)}")
+    return Case(name, read_annotation_file(annotations), read_predictions(chosen[0]), chosen[0].parent)
+
+
+def _is_of(path: Path, dataset: str | None) -> bool:
+    return dataset is None or path.parent.name == dataset
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(path.parent.name for path in paths)
+
+
+def _prediction_files(results: Path) -> list[Path]:
+    if results.is_file():
+        return [results.resolve()]
+    if not results.is_dir():
+        raise LookmError(f"{results} does not exist; give a run's folder, a dataset's folder in it, or a pred.json")
+    if (results / "pred.json").is_file():
+        return [results.resolve() / "pred.json"]
+    found = sorted(results.glob("*/pred.json"))
+    if not found:
+        runs = sorted({path.parent.parent.name for path in results.glob("*/*/pred.json")})
+        hint = f"; it holds the runs {', '.join(runs)}: give one of them" if runs else ""
+        raise LookmError(f"{results} has no <Dataset>/pred.json{hint}")
+    return found

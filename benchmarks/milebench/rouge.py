@@ -64,7 +64,7 @@ def _sentences(text: str) -> list[list[str]]:
 
 
 def _longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> list[str]:
-    """One LCS of two word lists, in reverse order; among equally long ones, the one that keeps to the end of `first`."""
+    """One LCS of two word lists, last word first; of equally long ones, the one the `rouge` package finds."""
     lengths = [[0] * (len(second) + 1)]
     for word in first:
         above = lengths[-1]

@@ -1,0 +1,141 @@
+"""Scores anybody's MileBench results: `python -m scripts.score FOLDER_OR_PRED_JSON --annotations MILEBENCH`.
+
+Takes a run's folder (`<run>/<Dataset>/pred.json`), one dataset's folder, one `pred.json`, or a file that holds
+`{"dataset", "annotation", "predictions"}` together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.milebench.results import Case, collect_cases, write_atomically, write_evaluation
+from benchmarks.milebench.scoring import PROTOCOLS, score_predictions
+from benchmarks.milebench.taxonomy import DATASETS, PAPER_COLUMNS, TASKS, task_mean
+from lookm.errors import LookmError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status, 2 for wrong input."""
+    options = _parser().parse_args(arguments)
+    try:
+        cases = collect_cases(options.results, options.annotations, options.dataset)
+        if options.write and any(case.folder is None for case in cases):
+            raise LookmError(f"--write needs a pred.json to write beside; {options.results} is not one")
+        scored = [score_case(case, options.protocol) for case in cases]
+        print("\n".join(table(scored, options.protocol)))
+        for warning in _warnings(scored):
+            print(f"warning: {warning}", file=sys.stderr)
+        if options.write:
+            _write_evaluations(cases, scored)
+        if options.json is not None:
+            write_atomically(options.json, json.dumps(scored, indent=2, ensure_ascii=False) + "\n")
+    except LookmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m scripts.score", description="Score MileBench results.")
+    parser.add_argument("results", type=Path, metavar="FOLDER_OR_PRED_JSON", help="a run's folder, or a pred.json")
+    parser.add_argument("--annotations", type=Path, metavar="PATH", help="MileBench's folder, or one <Dataset>.json")
+    parser.add_argument("--dataset", metavar="NAME", help="score only this one; names a pred.json that lies elsewhere")
+    parser.add_argument("--protocol", choices=[*PROTOCOLS, "both"], default="both", help="whose scores (both)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything, every sample's score included")
+    parser.add_argument(
+        "--write", action="store_true", help="write MileBench's eval.json and eval_score.json beside each pred.json"
+    )
+    return parser
+
+
+def score_case(case: Case, protocol: str) -> dict[str, Any]:
+    """Score one dataset: `dataset`, `task` (None outside MileBench) and one result per protocol, under its name."""
+    task = next((info.task for info in DATASETS if info.dataset == case.dataset), None)
+    results = {
+        name: score_predictions(case.dataset, case.annotation, case.predictions, protocol=name)
+        for name in PROTOCOLS
+        if protocol in (name, "both")
+    }
+    return {"dataset": case.dataset, "task": task, **results}
+
+
+def table(scored: Sequence[dict[str, Any]], protocol: str) -> list[str]:
+    """Lines of the printed table: one row per dataset, and the means per task where there are several datasets."""
+    shown = [name for name in PROTOCOLS if protocol in (name, "both")]
+    rows = [["dataset", "task", "metric", "n", "missing", *shown, "rouge", "rouge-score"]]
+    for entry in scored:
+        result = entry[shown[0]]
+        rouge = result.get("rouge", {})
+        counts = result["counts"]
+        rows.append(
+            [
+                entry["dataset"],
+                entry["task"] or "-",
+                "ROUGE-L" if rouge else "accuracy",
+                str(counts["scored"]),
+                str(counts["missing"]),
+                *(f"{_overall(entry[name]):.4f}" for name in shown),
+                *(f"{rouge[name]:.4f}" if rouge else "-" for name in ("rouge", "rouge_score")),
+            ]
+        )
+    lines = _aligned(rows, left=3)
+    if len(scored) > 1:
+        lines += _task_lines(scored, shown)
+    return lines
+
+
+def _task_lines(scored: Sequence[dict[str, Any]], shown: Sequence[str]) -> list[str]:
+    rows = [["task", "datasets", *shown]]
+    for code in dict.fromkeys((*TASKS, *PAPER_COLUMNS)):
+        means = [task_mean(code, {entry["dataset"]: _overall(entry[name]) for entry in scored}) for name in shown]
+        present = [mean for mean in means if mean is not None]
+        if present:
+            first = present[0]
+            rows.append([code, f"{first.scored} of {first.datasets}", *(f"{mean.score:.4f}" for mean in present)])
+    return ["", *_aligned(rows, left=1)] if len(rows) > 1 else []
+
+
+def _aligned(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _overall(result: dict[str, Any]) -> float:
+    evaluation = result["eval"]
+    return float(evaluation["Accuracy"] if "Accuracy" in evaluation else evaluation["Rouge-L f"])
+
+
+def _warnings(scored: Sequence[dict[str, Any]]) -> list[str]:
+    lines = []
+    for entry in scored:
+        counts = next(entry[name] for name in PROTOCOLS if name in entry)["counts"]
+        if counts["repeated"]:
+            lines.append(f"{entry['dataset']}: {counts['repeated']} predictions are repeated and count once")
+        if counts["other_truth"]:
+            lines.append(
+                f"{entry['dataset']}: {counts['other_truth']} predictions have another gt_response than the annotation "
+                "and are scored against theirs, as in MileBench; is it the right annotation?"
+            )
+    return lines
+
+
+def _write_evaluations(cases: Sequence[Case], scored: Sequence[dict[str, Any]]) -> None:
+    for case, entry in zip(cases, scored, strict=True):
+        if case.folder is not None:
+            official = entry.get("official") or score_predictions(case.dataset, case.annotation, case.predictions)
+            write_evaluation(case.folder, official)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
