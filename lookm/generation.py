@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,8 +19,6 @@ from lookm.registry import load_strategy
 from lookm.report import Report
 from lookm.stopwatch import Mark
 from lookm.strategy import Strategy
-
-_open_sessions: WeakKeyDictionary[nn.Module, list["Session"]] = WeakKeyDictionary()
 
 
 class Session:
@@ -47,7 +46,7 @@ class Session:
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """The pre-hook: hand a new cache to a prompt, and each cache to the attention function."""
-        if _open_sessions[model][-1] is not self:
+        if _opened[model].sessions[-1] is not self:
             return None
         named = dict(self._signature.bind_partial(*args).arguments)
         named.update(kwargs)
@@ -76,6 +75,17 @@ class Session:
         cache.record.steps.append(Mark.now(cache.prompt.is_image.device))
         named.update({"past_key_values": cache, "use_cache": True, CACHE_ARGUMENT: cache})
         return (), named
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The open sessions of one model, the innermost last, and its decoder's attention before the first of them."""
+
+    attention: str
+    sessions: list[Session]
+
+
+_opened: WeakKeyDictionary[nn.Module, _Opened] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -112,17 +122,18 @@ def look_once(
     """
     session = Session(model, resolve_strategy(strategy, alpha1=alpha1, alpha2=alpha2, semantics=semantics))
     decoder = _decoder_of(model)
-    sessions = _open_sessions.setdefault(model, [])
-    before = decoder.config._attn_implementation
+    opened = _opened.setdefault(model, _Opened(decoder.config._attn_implementation, []))
     hook = model.register_forward_pre_hook(session._before_forward, with_kwargs=True)
-    sessions.append(session)
+    opened.sessions.append(session)
     try:
         decoder.set_attn_implementation(NAME)
         yield session
     finally:
         hook.remove()
-        sessions.remove(session)
-        decoder.set_attn_implementation(before)
+        opened.sessions.remove(session)
+        if not opened.sessions:
+            decoder.set_attn_implementation(opened.attention)
+            del _opened[model]
 
 
 def resolve_strategy(strategy: str | Strategy, **overrides: Any) -> Strategy:

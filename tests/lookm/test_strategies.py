@@ -1,0 +1,155 @@
+"""All eleven strategies against the plain oracle, in both semantics."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lookm import LookmError, Strategy, compress, compress_rows, load_strategy, strategy_names
+from lookm.errors import BudgetError
+from lookm.importance import Needs, Statistics
+from tests.lookm.layers import Layer, budgets, layers, random_layer
+from tests.lookm.oracle import ROWS, kept_positions, merged
+
+NAMES = st.sampled_from(sorted(ROWS))
+SEMANTICS = st.sampled_from(["paper", "release"])
+
+
+def test_the_registry_holds_the_eleven_rows_of_the_paper() -> None:
+    assert set(ROWS) <= set(strategy_names())
+
+
+@given(NAMES, SEMANTICS, layers(), budgets())
+def test_kept_positions_and_merged_cache_equal_the_oracle(
+    name: str, semantics: str, layer: Layer, budget: tuple[float, float]
+) -> None:
+    strategy = load_strategy(name, alpha1=budget[0], alpha2=budget[1], semantics=semantics)
+    result = strategy.compress_row(layer.queries, layer.keys, layer.values, layer.is_image)
+    expected = kept_positions(name, layer.queries, layer.keys, layer.is_image, *budget, semantics)
+    assert result.positions.tolist() == expected
+    assert result.positions.shape[1] == strategy.promised_tokens(layer.is_image)
+    if layer.keys.shape[-1] == 1 and ROWS[name][2] != "none":  # all cosines are ±1: the arg-max is a tie
+        return
+    keys, values = merged(layer.keys, layer.values, expected, ROWS[name][2], semantics)
+    torch.testing.assert_close(result.keys, keys.float().view_as(result.keys), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(result.values, values.float().view_as(result.values), atol=1e-5, rtol=1e-4)
+
+
+@given(st.sampled_from(["tp", "tp_amerge", "tp_wmerge", "tp_pmerge"]), layers(), budgets())
+def test_strict_prior_equals_the_oracle_and_keeps_the_nominal_number(
+    name: str, layer: Layer, budget: tuple[float, float]
+) -> None:
+    strategy = load_strategy(name, alpha1=budget[0], alpha2=budget[1], text_prior="strict")
+    result = strategy.compress_row(layer.queries, layer.keys, layer.values, layer.is_image)
+    expected = kept_positions(name, layer.queries, layer.keys, layer.is_image, *budget, "paper", text_prior="strict")
+    assert result.positions.tolist() == expected
+    length = layer.is_image.numel()
+    assert result.keys.shape[1] == min(length, int(budget[0] * length) + int(budget[1] * length))
+
+
+def test_union_keeps_all_text_even_over_budget() -> None:
+    layer = random_layer(100, runs=[40, 60])
+    result = load_strategy("tp", alpha1=0.01, alpha2=0.01).compress_row(
+        layer.queries, layer.keys, layer.values, layer.is_image
+    )
+    assert result.positions.tolist() == [[*range(40), 99]] * 2
+
+
+def test_release_keeps_prompts_without_images_except_under_snapkv() -> None:
+    layer = random_layer(50)
+    for name in ROWS:
+        strategy = load_strategy(name, semantics="release")
+        kept = strategy.compress_row(layer.queries, layer.keys, layer.values, layer.is_image).keys.shape[1]
+        assert kept == (10 if name == "snapkv" else 50)
+
+
+def test_release_roco_keeps_what_h2o_keeps_and_paper_roco_does_not() -> None:
+    layer = random_layer(200, runs=[20, 150, 30])
+    row = (layer.queries, layer.keys, layer.values, layer.is_image)
+    h2o = load_strategy("h2o").compress_row(*row).positions
+    assert load_strategy("roco", semantics="release").compress_row(*row).positions.equal(h2o)
+    assert not load_strategy("roco").compress_row(*row).positions.equal(h2o)
+
+
+def test_no_two_rows_of_the_paper_are_the_same_strategy() -> None:
+    layer = random_layer(300, runs=[20, 200, 30])
+    caches = {}
+    for name in ROWS:
+        result = load_strategy(name).compress_row(layer.queries, layer.keys, layer.values, layer.is_image)
+        caches[name] = (tuple(result.values.shape), round(float(result.values.double().sum()), 6))
+    assert len(set(caches.values())) == len(ROWS)
+
+
+def test_alpha_one_half_twice_keeps_all_of_an_even_prompt() -> None:
+    layer = random_layer(30, runs=[10, 20])
+    for name in ROWS:
+        keys, values = compress(
+            *(t[None] for t in (layer.queries, layer.keys, layer.values)),
+            layer.is_image, strategy=name, alpha1=0.5, alpha2=0.5,
+        )  # fmt: skip
+        assert keys[0].equal(layer.keys)
+        assert values[0].equal(layer.values)
+
+
+def test_compress_takes_one_layout_or_one_a_row() -> None:
+    a, b = random_layer(40, runs=[10, 20], seed=1), random_layer(40, runs=[5, 20], seed=2)
+    q, k, v = (torch.stack(pair) for pair in ((a.queries, b.queries), (a.keys, b.keys), (a.values, b.values)))
+    masks = torch.stack([a.is_image, b.is_image])
+    keys, _ = compress(q, k, v, a.is_image, strategy="tp_pmerge")
+    alone, _ = compress(q[1:], k[1:], v[1:], a.is_image, strategy="tp_pmerge")
+    assert keys[1:].equal(alone)
+    keys, values = compress(q, k, v, masks, strategy="tp_pmerge", text_prior="strict")
+    rows = compress_rows(q, k, v, masks, strategy="tp_pmerge", text_prior="strict")
+    assert keys[1].equal(rows[1].keys)
+    assert values.shape == (2, 2, 8, 8)
+
+
+def test_compress_refuses_rows_of_different_sizes_with_the_way_out() -> None:
+    a = random_layer(40, runs=[10, 30])
+    masks = torch.stack([a.is_image, ~a.is_image])
+    q, k, v = (torch.stack([t, t]) for t in (a.queries, a.keys, a.values))
+    with pytest.raises(LookmError, match=r"the rows keep \[14, 30\] tokens.*compress_rows"):
+        compress(q, k, v, masks, strategy="tp")
+    assert [row.keys.shape[1] for row in compress_rows(q, k, v, masks, strategy="tp")] == [14, 30]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"queries": torch.zeros(1, 3, 10, 8)}, "multiple of the key/value heads"),
+        ({"queries": torch.zeros(1, 2, 9, 8)}, "must agree"),
+        ({"keys": torch.zeros(2, 10, 8)}, "four dimensions"),
+        ({"is_image": torch.zeros(10)}, "must be bool"),
+        ({"is_image": torch.zeros(9, dtype=torch.bool)}, "must be bool of shape"),
+    ],
+)
+def test_compress_refuses_shapes_that_do_not_fit(change: dict[str, torch.Tensor], message: str) -> None:
+    tensors = {name: torch.zeros(1, 2, 10, 8) for name in ("queries", "keys", "values")}
+    tensors["is_image"] = torch.zeros(10, dtype=torch.bool)
+    with pytest.raises(LookmError, match=message):
+        compress(**{**tensors, **change}, strategy="h2o")  # type: ignore[arg-type]
+
+
+def test_a_strategy_that_keeps_something_else_than_promised_is_an_error() -> None:
+    class Careless(Strategy):
+        def needs(self, length: int) -> Needs:
+            return Needs()
+
+        def keep(self, statistics: Statistics, is_image: torch.Tensor) -> torch.Tensor:
+            return torch.arange(statistics.length).expand(statistics.kv_heads, -1)
+
+    layer = random_layer(50)
+    with pytest.raises(BudgetError, match=r"kept \(2, 50\).*promises \(2, 10\)"):
+        Careless(name="careless").compress_row(layer.queries, layer.keys, layer.values, layer.is_image)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_in_half_precision_out(dtype: torch.dtype) -> None:
+    layer = random_layer(60, runs=[10, 40])
+    for name in ROWS:
+        q, k, v = (t.to(dtype) for t in (layer.queries, layer.keys, layer.values))
+        half = load_strategy(name).compress_row(q, k, v, layer.is_image)
+        full = load_strategy(name).compress_row(q.float(), k.float(), v.float(), layer.is_image)
+        assert half.keys.dtype == half.values.dtype == dtype
+        assert half.positions.equal(full.positions)
+        torch.testing.assert_close(half.values, full.values.to(dtype))
