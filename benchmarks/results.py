@@ -1,0 +1,97 @@
+"""A run's result files, in MileBench's layout, and its summary: both are made from `samples.jsonl`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from benchmarks.files import write_json
+from benchmarks.milebench import PROTOCOLS, write_evaluation
+from benchmarks.preparation import Dataset, read_dataset
+from benchmarks.records import SampleRecord
+from benchmarks.settings import Settings
+from benchmarks.store import RunFolder
+from benchmarks.summary import DatasetResult, Summary, reference_folder, summarise
+from lookm.errors import LookmError
+
+
+def summary_of(settings: Settings) -> Summary:
+    """Sums up what is in a run's folder, without computing or writing anything.
+
+    Raises:
+        LookmError: no such run, or its data are gone.
+    """
+    folder = RunFolder(settings.folder)
+    if not folder.exists:
+        raise LookmError(f"{settings.folder} holds no run")
+    datasets = [read_dataset(settings.benchmark, info, settings.limit) for info in settings.datasets]
+    return read_summary(settings, folder, datasets)
+
+
+def write_results(settings: Settings, folder: RunFolder, datasets: Iterable[Dataset]) -> None:
+    """Writes the files made from `samples.jsonl`, for all its samples, whatever this call selects."""
+    results: dict[str, dict[str, float]] = {}
+    for dataset in datasets:
+        name = dataset.info.dataset
+        folder.sort(name, [str(sample["sample_id"]) for sample in dataset.annotation["data"]])
+        records = folder.records(name)
+        predictions = predictions_of(dataset, records, settings.model, folder.about["generation"])
+        results[name] = {"answered": len(predictions), "failed": len(records) - len(predictions)}
+        if predictions:
+            target = folder.path / name
+            write_json(target / "pred.json", predictions, indent=4)
+            scored = {protocol: _score(dataset, predictions, protocol) for protocol in PROTOCOLS}
+            write_evaluation(target, scored["official"])
+            write_json(target / "repaired.json", {key: scored["repaired"][key] for key in ("eval", "eval_score")})
+            results[name] |= {protocol: fmean(result["scores"]) for protocol, result in scored.items()}
+    folder.describe(results=results)
+
+
+def predictions_of(
+    dataset: Dataset,
+    records: Mapping[str, SampleRecord],
+    model: str,
+    generation: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Answered samples in the annotation's order, as records of MileBench's `pred.json`."""
+    answered = []
+    for sample in dataset.annotation["data"]:
+        record = records.get(str(sample["sample_id"]))
+        if record is not None and record.answered:
+            answered.append(
+                {
+                    "sample_id": sample["sample_id"],
+                    "image": list(record.images),
+                    "question": record.question,
+                    "gt_response": sample["response"],
+                    "gen_model_id": model,
+                    "pred_response": record.answer,
+                    "gen_kwargs": dict(generation),
+                }
+            )
+    return answered
+
+
+def _score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], protocol: str) -> dict[str, Any]:
+    return scorepredictions_of(dataset.info.dataset, dataset.annotation, predictions, protocol=protocol)
+
+
+def read_summary(settings: Settings, folder: RunFolder, datasets: Iterable[Dataset]) -> Summary:
+    """Sums up the selected samples of a run's folder; computes and writes nothing."""
+    reference = reference_folder(settings, folder) if settings.compresses else None
+    results = []
+    for dataset in datasets:
+        name = dataset.info.dataset
+        records = folder.records(name)
+        selected = {key: records[key] for key in dataset.samples if key in records}
+        predictions = predictions_of(dataset, selected, settings.model, {})
+        ids = [str(prediction["sample_id"]) for prediction in predictions]
+        scores = {
+            protocol: dict(zip(ids, _score(dataset, predictions, protocol)["scores"], strict=True))
+            for protocol in (PROTOCOLS if predictions else ())
+        }
+        others = None if reference is None else reference.records(name)
+        results.append(DatasetResult(dataset.info, tuple(selected.values()), len(dataset.samples), scores, others))
+    labels = folder.about.get("labels", {})
+    return summarise(settings, labels.get("model", settings.model), results)

@@ -1,0 +1,115 @@
+"""Summaries as aligned text: the table of one run and the comparison of many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.summary import Summary, TaskRow
+
+ABSENT = "–"
+PROTOCOLS = ("official", "repaired")
+
+
+def align(rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> str:
+    """Lines up cells: the first `text_columns` to the left, the others to the right, a rule below the first row."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < text_columns else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    rule = "─" * max(map(len, lines))
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def run_table(summary: Summary) -> str:
+    """A run's table, one line per task code and their mean, with a title and the notes it needs."""
+    settings, strategy = summary.settings, summary.settings.strategy
+    budget = f"nominal budget {strategy.nominal_budget:.0%}"
+    if settings.compresses:
+        budget += f" (α {strategy.alpha1:g} + {strategy.alpha2:g}), semantics {strategy.semantics}"
+    title = f"{summary.model_label} · {settings.benchmark.label} · {strategy.name}, {budget}"
+    head = ["task", "n", "failed", "score %", "repaired %", "chance %", "budget %", "kept KV", "changed %", "ms/token"]
+    rows = [head, *(_cells(row) for row in (*summary.rows, summary.mean))]
+    return "\n".join([title, "", align(rows), "", *_notes(summary)])
+
+
+def comparison_table(summaries: Sequence[Summary]) -> str:
+    """One line per run: its scores per task code, and what they cost. Title and notes included."""
+    first = summaries[0]
+    places = dict.fromkeys((item.model_label, item.settings.benchmark.label) for item in summaries)
+    tasks = list(dict.fromkeys(row.task for item in summaries for row in item.rows))
+    varied = len(places) > 1 or len({_setting(item) for item in summaries}) > 1
+    head = ["strategy", "α1", "α2", "semantics"] + (["model", "benchmark", "settings"] if varied else [])
+    n_text = len(head)
+    rows = [[*head, *tasks, "mean", "failed", "budget %", "kept KV", "changed %", "ms/token"]]
+    for item in summaries:
+        strategy, row = item.settings.strategy, item.mean
+        alphas = [f"{strategy.alpha1:g}", f"{strategy.alpha2:g}", strategy.semantics]
+        cells = [strategy.name, *(alphas if item.settings.compresses else [ABSENT] * 3)]
+        if varied:
+            cells += [item.settings.model, item.settings.benchmark.label, _setting(item)]
+        scores = {task.task: task.scores.get("official") for task in item.rows}
+        cells += [percent(scores.get(task)) for task in tasks] + [percent(row.scores.get("official"))]
+        rows.append([*cells, str(row.failed + row.missing), *_costs(row)])
+    labels = "; ".join(f"{model} · {benchmark}" for model, benchmark in places)
+    title = f"{labels} · scores in %, official protocol"
+    chance = first.mean.chance
+    if len(places) == 1 and chance is not None:
+        levels = {row.task: row.chance for row in first.rows}
+        padding = [ABSENT] * (n_text - 1)
+        rows.append(["chance", *padding, *(percent(levels.get(task)) for task in tasks), percent(chance), *[""] * 5])
+    notes = dict.fromkeys(note for item in summaries for note in _notes(item)[1:])
+    return "\n".join([title, "", align(rows, text_columns=n_text), "", *notes]).rstrip()
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] as a percentage with one decimal."""
+    return ABSENT if share is None else f"{100 * share:.1f}"
+
+
+def size(n_bytes: float | None) -> str:
+    """Bytes in the binary unit that keeps the number short."""
+    if n_bytes is None:
+        return ABSENT
+    for unit in ("B", "KiB", "MiB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.2f} GiB"
+
+
+def _cells(row: TaskRow) -> list[str]:
+    scores = [percent(row.scores.get(protocol)) for protocol in PROTOCOLS]
+    return [row.task, str(row.n), str(row.failed), *scores, percent(row.chance), *_costs(row)]
+
+
+def _costs(row: TaskRow) -> list[str]:
+    speed = ABSENT if row.decode_ms is None else f"{row.decode_ms:.2f}"
+    return [percent(row.budget), size(row.kept_bytes), percent(row.changed), speed]
+
+
+def _setting(summary: Summary) -> str:
+    """What tells apart runs of one strategy and budget: data type, seed, changed fields."""
+    settings = summary.settings
+    changed = [f"{key}={value}" for key, value in settings.deviations.items()]
+    return " ".join([settings.dtype, *([f"seed={settings.seed}"] if settings.seed else []), *changed])
+
+
+def _notes(summary: Summary) -> list[str]:
+    settings, mean = summary.settings, summary.mean
+    notes = [f"Results: {settings.folder}"]
+    if mean.failed:
+        notes.append(
+            "Scores are over answered samples; failed ones are in samples.jsonl with their reason and are tried again "
+            "by the next run."
+        )
+    if not settings.compresses:
+        return notes
+    if mean.changed is None:
+        notes.append("changed: no run with the full cache to compare with; run the same with strategy=full.")
+    elif mean.compared < mean.n:
+        notes.append(f"changed: {mean.compared} of {mean.n} answers have one of the full cache to compare with.")
+    return notes
