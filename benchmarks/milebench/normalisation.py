@@ -18,8 +18,8 @@ def normalise(text: str) -> str:
     """Normalise a text as MileBench's evaluator does before it compares answers.
 
     Each of `MARKS` is deleted where the text has it next to a space, or has digit-comma-digit anywhere;
-    otherwise it becomes a space. Of the periods that no digit follows, the first 32 go. It is not
-    idempotent: deleting one mark can bring another next to a space.
+    otherwise it becomes a space. Of the periods that no digit follows, the first 32 go. Periods after
+    those, and quotes behind quotes and a space, make it not idempotent.
 
     Args:
         text: an answer, a choice or a prediction.

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 _OUTER = " .,:;!?\"'`*()[]"
 _END = r"(?P<end>[\"')\]*]+|\s*(?:[.,:;!?]|$))?"
 _LEADING = re.compile(r"[\s\"'(\[*]*(?P<key>[A-Za-z]{1,2})(?:[)\]*.:]+(?=\s|$)|\s*$)\s*(?P<rest>.*)", re.DOTALL)
-_STATED = tuple(
-    re.compile(rf"\b(?i:{words})\s*:?\s*(?i:(?:option|choice)\s+)?[\"'(\[*]*(?P<key>[A-Za-z]{{1,2}})(?!\w|'\w){_END}")
-    for words in (r"answer(?:\s+(?:is|was|would\s+be|should\s+be|must\s+be))?", r"(?:option|choice)")
-)
+_KEYWORD = r"\b(?i:answer|option|choice)"
+_COPULA = r"(?i:\s+(?:is|was|would\s+be|should\s+be|must\s+be)\b\s*:?|\s*:)"
+_KEY = r"[\"'(\[*]*(?P<key>[A-Za-z]{1,2})(?!\w|'\w)"
+_STATED = re.compile(rf"{_KEYWORD}{_COPULA}\s*(?i:(?:option|choice)\s+)?{_KEY}{_END}")
+_NAMED = re.compile(rf"{_KEYWORD}\s+{_KEY}{_END}")
 _LONE = re.compile(rf"(?<![\w'])(?P<key>[A-Z])(?!\w|'\w){_END}")
 _WORDS_TOO = {"A", "I"}
 
@@ -24,8 +25,8 @@ def find_choice(answer: str, choices: Sequence[str], *, lettered: bool = True) -
     """The index of the choice that an answer means.
 
     In this order: the answer is a choice; a letter with its own choice ("B. Yes"); a leading letter ("(B)"); a stated
-    one ("The answer is B"); the longest choice that the answer contains; the same without punctuation; the only
-    letter standing alone.
+    one ("The answer is B"); the longest choice that the answer contains, with its punctuation or without; the
+    only letter standing alone.
 
     Args:
         answer: the prediction as generated.
@@ -50,8 +51,6 @@ def find_choice(answer: str, choices: Sequence[str], *, lettered: bool = True) -
         if index is not None:
             return index
     index = _longest(text, options)
-    if index is None:
-        index = _longest(_words(text), [_words(option) for option in options])
     if index is None and lettered:
         index = _lone_letter(answer, len(choices))
     return index
@@ -73,7 +72,7 @@ def _plain(text: str) -> str:
 
 
 def _words(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text))
+    return " ".join(re.findall(r"\d+(?:[.,]\d+)+|\w+", text))
 
 
 def _index_of(text: str, options: Sequence[str]) -> int | None:
@@ -90,9 +89,16 @@ def _place(text: str, phrase: str) -> int | None:
 
 
 def _longest(text: str, options: Sequence[str]) -> int | None:
-    places = [(index, _place(text, option)) for index, option in enumerate(options)]
-    found = [(-len(options[index]), place, index) for index, place in places if place is not None]
-    return min(found)[2] if found else None
+    """The choice with the most words in the text; of equally long ones, one whose punctuation is there too."""
+    bare_text = _words(text)
+    found = []
+    for index, option in enumerate(options):
+        bare = _words(option)
+        place = _place(text, option)
+        bare_place = _place(bare_text, bare)
+        if place is not None or bare_place is not None:
+            found.append((-len(bare), place is None, -len(option), place or bare_place or 0, index))
+    return min(found)[-1] if found else None
 
 
 def _letter(index: int) -> str:
@@ -107,13 +113,14 @@ def _letter_index(key: str, count: int) -> int | None:
 
 
 def _with_letter(text: str, options: Sequence[str]) -> int | None:
+    """The first letter with its own choice behind it; a list of all choices means the first, as in MileBench."""
     found = []
     for index, option in enumerate(options):
         if option and option in text:
             match = re.search(rf"(?<![\w'])\(?{_letter(index)}[).:\s]+{re.escape(option)}(?!\w)(?![.,]\d)", text)
             if match:
-                found.append((-len(option), match.start(), index))
-    return min(found)[2] if found else None
+                found.append((match.start(), index))
+    return min(found)[1] if found else None
 
 
 def _leading_letter(answer: str, options: Sequence[str]) -> int | None:
@@ -125,11 +132,14 @@ def _leading_letter(answer: str, options: Sequence[str]) -> int | None:
 
 
 def _stated_letter(answer: str, count: int) -> int | None:
-    for pattern in _STATED:
-        for match in pattern.finditer(answer):
-            index = _letter_index(match["key"], count)
-            if index is not None and _is_letter_not_word(match):
-                return index
+    for match in _STATED.finditer(answer):
+        index = _letter_index(match["key"], count)
+        if index is not None and _is_letter_not_word(match):
+            return index
+    for match in _NAMED.finditer(answer):
+        index = _letter_index(match["key"], count)
+        if index is not None and (match["key"].isupper() or match["end"] is not None):
+            return index
     return None
 
 
