@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BLOCK_ELEMENTS = 1 << 21
-"""Attention weights held at once, over all heads (8 MiB in float32)."""
+from lookm.blocks import rows_per_block
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,14 @@ def attention_statistics(
         keys: (Hkv, L, D); Hq is a multiple of Hkv.
         needs: the sums to make.
         scaling: factor on Q Kᵀ, by default 1 / √D.
-        block: queries at a time, by default as many as keep `BLOCK_ELEMENTS` weights.
+        block: queries at a time, by default as many as `lookm.blocks` allows.
 
     Returns:
         The statistics, float32, on the device of `queries`.
     """
     heads, length, size = queries.shape
     scaling = size**-0.5 if scaling is None else scaling
-    block = block or max(1, BLOCK_ELEMENTS // max(1, heads * length))
+    block = block or rows_per_block(heads * length, queries.device)
     sums = queries.new_zeros(heads, length, dtype=torch.float32) if needs.sums else None
     squares = queries.new_zeros(heads, length, dtype=torch.float32) if needs.squares else None
     windows = {w: queries.new_zeros(heads, length, dtype=torch.float32) for w in needs.windows}

@@ -10,13 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lookm.blocks import rows_per_block
 from lookm.eviction import evicted_positions
 
 Merge = Literal["none", "averaged", "pivotal", "weighted"]
 Semantics = Literal["paper", "release"]
-
-BLOCK_ELEMENTS = 1 << 21
-"""Similarities held at once, over all heads (8 MiB in float32)."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,11 @@ def match_evicted(keys: Tensor, kept: Tensor, *, block: int | None = None) -> Ma
     Args:
         keys: (H, L, D), any floating dtype.
         kept: kept positions, (H, K) int64 ascending, K ≥ 1.
-        block: evicted tokens at a time, by default as many as keep `BLOCK_ELEMENTS` similarities.
+        block: evicted tokens at a time, by default as many as `lookm.blocks` allows.
     """
     heads, length, _ = keys.shape
     evicted = evicted_positions(kept, length)
-    block = block or max(1, BLOCK_ELEMENTS // max(1, heads * kept.shape[1]))
+    block = block or rows_per_block(heads * kept.shape[1], keys.device)
     anchors = _unit(_rows(keys, kept)).transpose(1, 2)  # [H, D, K]
     best = [torch.bmm(_unit(_rows(keys, part)), anchors).max(-1) for part in evicted.split(block, dim=1)]
     target = torch.cat([b.indices for b in best], dim=1) if best else evicted

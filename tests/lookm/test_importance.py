@@ -64,7 +64,7 @@ def test_half_precision_accumulates_in_float32(dtype: torch.dtype) -> None:
 
 
 def test_no_block_exceeds_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importance, "BLOCK_ELEMENTS", 4000)
+    monkeypatch.setattr("lookm.blocks.CPU_ELEMENTS", 4000)
     sizes = []
     inner = importance._attention_block
 

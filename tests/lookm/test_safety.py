@@ -105,8 +105,7 @@ class Squares(TorchDispatchMode):
 
 @pytest.mark.parametrize("strategy", ["h2o", "snapkv", "roco", "tp_pmerge"])
 def test_no_tensor_has_the_prompt_s_length_twice(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lookm.importance.BLOCK_ELEMENTS", 1 << 14)
-    monkeypatch.setattr("lookm.merging.BLOCK_ELEMENTS", 1 << 14)
+    monkeypatch.setattr("lookm.blocks.CPU_ELEMENTS", 1 << 14)
     model = built("llama")
     batch = left_padded([prompt("llama", (300,)), prompt("llama", (230,))])
     with look_once(model, strategy, alpha1=0.1, alpha2=0.3), Squares(230) as squares:

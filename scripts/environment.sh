@@ -1,0 +1,13 @@
+# Sourced by the other scripts: makes .venv from pyproject.toml and constraints.txt, once for each version of the two.
+# Arguments are passed on to pip, for instance an index with a CPU-only torch.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+PYTHON=.venv/bin/python
+wanted=$(cat pyproject.toml constraints.txt | cksum)
+if [ "$(cat .venv/installed 2>/dev/null || true)" != "$wanted" ]; then
+    echo "setting up .venv (once; some minutes where torch must be downloaded) …"
+    [ -x "$PYTHON" ] || python3 -m venv .venv
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]" "$@"
+    echo "$wanted" > .venv/installed
+fi
