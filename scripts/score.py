@@ -7,13 +7,13 @@ Takes a run's folder (`<run>/<Dataset>/pred.json`), one dataset's folder, one `p
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.milebench.results import Case, collect_cases, write_atomically, write_evaluation
+from benchmarks.files import write_json
+from benchmarks.milebench.results import Case, collect_cases, write_evaluation
 from benchmarks.milebench.scoring import PROTOCOLS, score_predictions
 from benchmarks.milebench.taxonomy import DATASETS, PAPER_COLUMNS, TASKS, task_mean
 from lookm.errors import LookmError
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.write:
             _write_evaluations(cases, scored)
         if options.json is not None:
-            write_atomically(options.json, json.dumps(scored, indent=2, ensure_ascii=False) + "\n")
+            _write_json(options.json, scored)
     except LookmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -128,6 +128,13 @@ def _warnings(scored: Sequence[dict[str, Any]]) -> list[str]:
                 "and are scored against theirs, as in MileBench; is it the right annotation?"
             )
     return lines
+
+
+def _write_json(path: Path, scored: Sequence[dict[str, Any]]) -> None:
+    try:
+        write_json(path, scored)
+    except OSError as error:
+        raise LookmError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _write_evaluations(cases: Sequence[Case], scored: Sequence[dict[str, Any]]) -> None:

@@ -24,9 +24,9 @@ _WORDS_TOO = {"A", "I"}
 def find_choice(answer: str, choices: Sequence[str], *, lettered: bool = True) -> int | None:
     """The index of the choice that an answer means.
 
-    In this order: the answer is a choice; a letter with its own choice ("B. Yes"); a leading letter ("(B)"); a stated
-    one ("The answer is B"); the longest choice that the answer contains, with its punctuation or without; the
-    only letter standing alone.
+    The first of these that there is: the answer is a choice, or is one after a letter; a letter followed by its own
+    choice ("B. Yes"); a leading letter ("(B)"); a stated one ("The answer is B"); the longest choice in the
+    answer, with its punctuation or without; the only letter that stands alone.
 
     Args:
         answer: the prediction as generated.
@@ -42,18 +42,18 @@ def find_choice(answer: str, choices: Sequence[str], *, lettered: bool = True) -
     whole = _index_of(text, options)
     if whole is not None:
         return whole
-    if lettered:
-        index = _with_letter(text, options)
-        if index is None:
-            index = _leading_letter(answer, options)
-        if index is None:
-            index = _stated_letter(answer, len(choices))
-        if index is not None:
-            return index
-    index = _longest(text, options)
-    if index is None and lettered:
-        index = _lone_letter(answer, len(choices))
-    return index
+    if not lettered:
+        return _longest(text, options)
+    leading = _LEADING.match(answer)
+    readings = (
+        lambda: _index_of(_plain(leading["rest"]), options) if leading else None,
+        lambda: _with_letter(text, options),
+        lambda: _letter_index(leading["key"], len(options)) if leading else None,
+        lambda: _stated_letter(answer, len(options)),
+        lambda: _longest(text, options),
+        lambda: _lone_letter(answer, len(options)),
+    )
+    return next((index for reading in readings if (index := reading()) is not None), None)
 
 
 def contains(text: str, phrase: str) -> bool:
@@ -117,18 +117,10 @@ def _with_letter(text: str, options: Sequence[str]) -> int | None:
     found = []
     for index, option in enumerate(options):
         if option and option in text:
-            match = re.search(rf"(?<![\w'])\(?{_letter(index)}[).:\s]+{re.escape(option)}(?!\w)(?![.,]\d)", text)
+            match = re.search(rf"(?<![\w'])\(?{_letter(index)}[).:\]]+\s*{re.escape(option)}(?!\w)(?![.,]\d)", text)
             if match:
                 found.append((match.start(), index))
     return min(found)[1] if found else None
-
-
-def _leading_letter(answer: str, options: Sequence[str]) -> int | None:
-    match = _LEADING.match(answer)
-    if match is None:
-        return None
-    named = _index_of(_plain(match["rest"]), options)
-    return named if named is not None else _letter_index(match["key"], len(options))
 
 
 def _stated_letter(answer: str, count: int) -> int | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.files import write_text
 from benchmarks.milebench.annotation import check_annotation, read_annotation, read_annotation_file, read_json
 from benchmarks.milebench.taxonomy import DATASETS
 from lookm.errors import LookmError
@@ -58,23 +58,11 @@ def write_evaluation(folder: Path, result: Mapping[str, Any]) -> None:
     Raises:
         LookmError: the folder cannot be written to.
     """
-    write_atomically(folder / "eval.json", json.dumps(result["eval"]))
-    write_atomically(folder / "eval_score.json", json.dumps(result["eval_score"], indent=4))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old content or the new, never a part.
-
-    Raises:
-        LookmError: the folder does not exist or cannot be written to.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_text(folder / "eval.json", json.dumps(result["eval"]))
+        write_text(folder / "eval_score.json", json.dumps(result["eval_score"], indent=4))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise LookmError(f"{path}: cannot be written: {error.strerror}") from None
+        raise LookmError(f"{folder}: the evaluation cannot be written: {error.strerror}") from None
 
 
 def collect_cases(results: Path, annotations: Path | None, dataset: str | None) -> list[Case]:

@@ -113,7 +113,9 @@ def test_gpr1200_shows_no_letters_and_so_reads_none() -> None:
         ("(d)", 3),
         ("AA", None),
         ("B. the red", 0),  # a letter before another choice's text: the text counts
+        ("A. the red cube", 1),
         ("A. the red\nB. the red cube", 0),
+        ("It is a the red cube", 1),  # an article before a shorter choice
         ("The answer is a cube", None),  # an article is no letter
         ("The answer is A cube", None),
         ("The answer is A.", 0),

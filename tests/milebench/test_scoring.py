@@ -187,9 +187,10 @@ def test_evaluations_are_written_as_the_original_writes_them(tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["eval.json", "eval_score.json"]
 
 
-def test_a_folder_that_is_not_there_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(LookmError, match="cannot be written: No such file"):
-        write_evaluation(tmp_path / "no", scored(small()))
+def test_a_folder_that_is_a_file_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LookmError, match=r"file: the evaluation cannot be written: (File exists|Not a directory)"):
+        write_evaluation(tmp_path / "file", scored(small()))
 
 
 def test_predictions_are_a_list_of_records(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_wrong_input_is_one_line_and_status_2(
         "broken JSON at line 1, column 3": (broken, "--annotations", milebench, "--dataset", "CLEVR-Change"),
         "has predictions but no 'dataset'": (half,),
         "--write needs a pred.json": (whole, "--write"),
-        "cannot be written": (whole, "--json", tmp_path / "no" / "out.json"),
+        "half.json": (whole, "--json", half / "out.json"),
         "FreedomIntelligence/MileBench": (run, "--annotations", tmp_path / "elsewhere"),
     }
     for message, arguments in wrong.items():
