@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.files import write_json
-from benchmarks.milebench import PROTOCOLS, write_evaluation
+from benchmarks.milebench import PROTOCOLS, score_predictions, write_evaluation
 from benchmarks.preparation import Dataset, read_dataset
 from benchmarks.records import SampleRecord
 from benchmarks.settings import Settings
@@ -74,7 +74,7 @@ def predictions_of(
 
 
 def _score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], protocol: str) -> dict[str, Any]:
-    return scorepredictions_of(dataset.info.dataset, dataset.annotation, predictions, protocol=protocol)
+    return score_predictions(dataset.info.dataset, dataset.annotation, predictions, protocol=protocol)
 
 
 def read_summary(settings: Settings, folder: RunFolder, datasets: Iterable[Dataset]) -> Summary:

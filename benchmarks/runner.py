@@ -60,21 +60,13 @@ def run(settings: Settings, *, load: Loader | None = None) -> Outcome:
     Raises:
         LookmError: no data, no weights, or a run folder that was made from something else.
     """
-    settings.benchmark.prepare()
-    datasets = [read_dataset(settings.benchmark, info, settings.limit) for info in settings.datasets]
-    folder = RunFolder(settings.folder)
-    if settings.overwrite:
-        folder.clear()
-    origin = {
-        "configuration": settings.identity,
-        "weights": _weights(settings),
-        "data": {dataset.info.dataset: dataset.data for dataset in datasets},
-    }
-    folder.check(**origin)
-    pending = {dataset.info.dataset: _pending(folder, dataset) for dataset in datasets}
+    folder, datasets, origin = open_run(settings)
+    pending = {dataset.info.dataset: _pending(settings, folder, dataset) for dataset in datasets}
     computed = sum(map(len, pending.values()))
     if computed:
         backbone = (load or load_backbone)(settings)
+        if settings.overwrite:
+            folder.clear()  # not before the model is there
         _describe(settings, folder, backbone, origin)
         with folder.session(
             resolved=settings.resolved, versions=versions(), git=git_state(), hardware=hardware(settings.device)
@@ -85,6 +77,30 @@ def run(settings: Settings, *, load: Loader | None = None) -> Outcome:
         write_results(settings, folder, datasets)
     summary = read_summary(settings, folder, datasets)
     return Outcome(summary, computed, summary.mean.failed)
+
+
+def open_run(settings: Settings) -> tuple[RunFolder, list[Dataset], dict[str, Any]]:
+    """Gets a run's data ready and checks that its folder, if there is one, was made from the same things.
+
+    Returns:
+        The folder, the selected datasets, and what the run is made from, as `run.json` holds it.
+
+    Raises:
+        LookmError: no data, broken data, or a folder made from something else.
+    """
+    settings.benchmark.prepare()
+    datasets = [read_dataset(settings.benchmark, info, settings.limit) for info in settings.datasets]
+    folder = RunFolder(settings.folder)
+    origin = {
+        "configuration": settings.identity,
+        "weights": _weights(settings),
+        "data": {dataset.info.dataset: dataset.data for dataset in datasets},
+    }
+    if not settings.overwrite:
+        folder.check(**origin)
+        for dataset in datasets:
+            _pending(settings, folder, dataset)
+    return folder, datasets, origin
 
 
 def load_backbone(settings: Settings) -> Backbone:
@@ -115,13 +131,13 @@ def _weights(settings: Settings) -> str | None:
     return weights_digest(Path(path)) if path is not None and Path(path).is_dir() else None
 
 
-def _pending(folder: RunFolder, dataset: Dataset) -> list[str]:
-    """Ids of the selected samples without an answer.
+def _pending(settings: Settings, folder: RunFolder, dataset: Dataset) -> list[str]:
+    """Ids of the selected samples that are to be asked: those without an answer, or all to start afresh.
 
     Raises:
         LookmError: a sample was answered when it, or one of its images, was another.
     """
-    records = folder.records(dataset.info.dataset)
+    records = {} if settings.overwrite else folder.records(dataset.info.dataset)
     pending = []
     for name, digest in dataset.digests.items():
         record = records.get(name)

@@ -176,9 +176,9 @@ def construct(config: Mapping[str, Any], **fields: Any) -> Any:
     try:
         return instantiate(config, **fields, _convert_="all")
     except InstantiationException as error:
-        if isinstance(error.__cause__, LookmError):
-            raise error.__cause__ from None
-        raise
+        if error.__cause__ is None or isinstance(error.__cause__, TypeError):
+            raise  # no such target, or fields that do not fit to it: a wrong configuration
+        raise error.__cause__ from None
 
 
 def _alpha(config: DictConfig, name: str) -> float:

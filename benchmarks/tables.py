@@ -113,3 +113,15 @@ def _notes(summary: Summary) -> list[str]:
     elif mean.compared < mean.n:
         notes.append(f"changed: {mean.compared} of {mean.n} answers have one of the full cache to compare with.")
     return notes
+
+
+def job_line(summary: Summary, computed: int) -> str:
+    """What one job of a sweep came to, in a line; `computed` of its samples were not there before."""
+    mean = summary.mean
+    parts = [
+        f"{computed} samples computed" if computed else "all there already",
+        f"score {percent(mean.scores.get('official'))} %",
+        f"budget {percent(mean.budget)} %",
+        *([f"{mean.failed} failed"] if mean.failed else []),
+    ]
+    return f"{summary.settings.run}: {', '.join(parts)}"

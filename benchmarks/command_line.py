@@ -1,0 +1,144 @@
+"""What `run.py` says and how it ends: one line for what a user got wrong, a table for what came out."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from difflib import get_close_matches
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+KEYS = (
+    *("model", "strategy", "benchmark", "alpha1", "alpha2", "semantics", "datasets", "task", "limit", "seed"),
+    *("device", "dtype", "logger", "results_dir", "data_dir", "overwrite"),
+)
+
+
+class Status(IntEnum):
+    """Exit statuses of `run.py`."""
+
+    DONE = 0
+    CRASHED = 1
+    WRONG_INPUT = 2
+    SAMPLES_FAILED = 3
+    INTERRUPTED = 130
+
+
+_started_afresh: set[Path] = set()
+
+
+def guard(command: Callable[[], Any]) -> int:
+    """Calls the Hydra command; wrong input ends in one line on stderr, Ctrl-C in another.
+
+    Returns:
+        The exit status. Unexpected errors are not caught.
+    """
+    try:
+        command()
+    except Exception as error:
+        if not is_wrong_input(error):
+            raise
+        complain(error)
+        return Status.WRONG_INPUT
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return Status.INTERRUPTED
+    return Status.DONE
+
+
+def run_job(config: DictConfig) -> float:
+    """One Hydra job: checks its configuration, runs it and prints its table (in a sweep: a line).
+
+    Returns:
+        The mean score under the official protocol, in [0, 1]; NaN where nothing was answered.
+
+    Raises:
+        LookmError: in a sweep, for wrong input; on its own, the job ends the program with its line instead.
+    """
+    # Torch and transformers take seconds to import; --help and misspelt keys need neither.
+    from benchmarks.runner import run
+    from benchmarks.settings import read_settings
+    from benchmarks.tables import job_line, run_table
+    from lookm.errors import LookmError
+
+    hydra = HydraConfig.get()
+    sweeping = hydra.mode == RunMode.MULTIRUN
+    try:
+        settings = read_settings(config, hydra.runtime.choices)
+        if sweeping and settings.overwrite:
+            # Several jobs of a sweep can be one run, such as `full` at all budgets.
+            settings = replace(settings, overwrite=settings.folder not in _started_afresh)
+            _started_afresh.add(settings.folder)
+        outcome = run(settings)
+    except LookmError as error:
+        if sweeping:
+            raise
+        complain(error)
+        raise SystemExit(Status.WRONG_INPUT) from None
+    print(job_line(outcome.summary, outcome.computed) if sweeping else f"\n{run_table(outcome.summary)}", flush=True)
+    if outcome.failed and not sweeping:
+        raise SystemExit(Status.SAMPLES_FAILED)
+    return outcome.summary.mean.scores.get("official", math.nan)
+
+
+def is_wrong_input(error: BaseException) -> bool:
+    """Whether an error is the user's to mend, so that its line is enough."""
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return True
+    from lookm.errors import LookmError
+
+    return isinstance(error, LookmError)
+
+
+def complain(error: BaseException) -> None:
+    """Prints what a user got wrong, in one line on stderr."""
+    print(f"error: {explain(error)}", file=sys.stderr, flush=True)
+
+
+def explain(error: BaseException) -> str:
+    """One line for wrong input: the value and the way out."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"unknown {group} {name!r}; choose one of {', '.join(error.options)}"
+    ambiguous = re.match(r"Ambiguous value for argument '(\S+)'", text)
+    if ambiguous:
+        return f"{ambiguous[1]} names several values; add -m to run them all"
+    sweep = re.match(r"Sweep parameters '(\S+)' requires --multirun", text)
+    if sweep:
+        return f"{sweep[1]} names several values; add -m to run them all"
+    unknown = re.match(r"Could not override '([^']+)'", text)
+    if unknown:
+        cause = error.__cause__
+        is_key = cause is None or "is not in struct" in str(cause)
+        return _unknown_key(unknown[1]) if is_key else f"{unknown[1]}: {' '.join(str(cause).split())}"
+    if not text and error.__cause__ is not None:
+        text = " ".join(str(error.__cause__).split())
+    return text or type(error).__name__
+
+
+def _unknown_key(key: str) -> str:
+    """What to say of a key that no configuration has."""
+    top, _, field = key.partition(".")
+    if field and top in KEYS:
+        return f"unknown key {key!r}; this {top} has no such field (see --cfg job)"
+    close = get_close_matches(top, KEYS, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown key {key!r}; {hint}the keys are {', '.join(KEYS)}"
+
+
+def choices_of(config: DictConfig) -> dict[str, str]:
+    """The chosen YAML of each group, from a composed configuration that has its `hydra` node."""
+    choices = OmegaConf.to_container(config.hydra.runtime.choices)
+    assert isinstance(choices, dict)
+    return {str(group): str(name) for group, name in choices.items()}
