@@ -34,7 +34,7 @@ def load_strategy(name: str, **overrides: Any) -> Strategy:
     """
     if name not in strategy_names():
         raise LookmError(f"strategy {name!r} is unknown{_hint(name)}; choose one of {', '.join(strategy_names())}")
-    text = files("configs").joinpath("strategy", f"{name}.yaml").read_text(encoding="utf-8")
+    text = files("configs").joinpath("strategy").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     return build_strategy(name, {**yaml.safe_load(text), **overrides})
 
 

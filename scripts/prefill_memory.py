@@ -9,7 +9,6 @@ GPU. Results go to `results/efficiency/prefill_memory.json`.
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from benchmarks.files import write_json
+from benchmarks.provenance import hardware, versions
 from lookm import look_once
 
 VARIANTS = ("plain", "h2o", "tp_pmerge", "eager")
@@ -97,7 +97,8 @@ def table(result: dict[str, Any]) -> str:
     """The result as text."""
     lines = [
         f"peak memory of a prefill above its start, L = {result['length']:,}, {result['layers']} layers, "
-        f"width {result['width']}, {result['heads']} heads, {result['hardware']}, median of {result['repeats']}",
+        f"width {result['width']}, {result['heads']} heads, median of {result['repeats']} runs, "
+        f"{result['hardware'].get('accelerator', result['hardware']['processor'])}",
         f"{'variant':<12}{'MiB':>10}{'× plain':>10}",
     ]
     lines += [
@@ -124,11 +125,10 @@ def main(argv: list[str] | None = None) -> None:
         return
     peaks = {name: [run_variant(name, argv) / 2**20 for _ in range(arguments.repeats)] for name in VARIANTS}
     plain = statistics.median(peaks["plain"])
-    hardware = platform.machine() if arguments.device == "cpu" else torch.cuda.get_device_name()
     result = {
         "command": " ".join(["python -m scripts.prefill_memory", *argv]),
-        "hardware": f"{hardware}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
+        "hardware": hardware(arguments.device),
+        "versions": versions(),
         **{name: getattr(arguments, name) for name in ("length", "layers", "width", "heads", "device", "repeats")},
         "variants": {
             name: {
