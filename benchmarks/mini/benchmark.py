@@ -1,0 +1,43 @@
+"""MileBench-mini as a benchmark that can be run; its data are written when they are first needed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from benchmarks.benchmark import Benchmark, DatasetInfo
+from benchmarks.mini.taxonomy import TASKS
+from benchmarks.mini.writer import MiniSettings, write_mini
+
+
+def mini_benchmark(
+    root: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    samples: int = 40,
+    fewest_images: int = 8,
+    most_images: int = 40,
+    label: str = "MileBench-mini",
+) -> Benchmark:
+    """The twelve generated datasets below `root`, in a folder of their own for each setting.
+
+    Args:
+        root: folder that holds one folder for each setting.
+        seed: one of the evaluation's seeds, 0 … 999,999.
+        samples: samples per dataset.
+        fewest_images, most_images: images per sample.
+        label: what tables call it.
+
+    Raises:
+        LookmError: a setting that cannot be had.
+    """
+    settings = MiniSettings(seed=seed, samples=samples, fewest=fewest_images, most=most_images)
+    parent = Path(root)
+    datasets = tuple(
+        DatasetInfo(task.dataset, task.task, task.metric, samples=samples, chance=task.chance()) for task in TASKS
+    )
+
+    def prepare() -> None:
+        write_mini(parent, settings)
+
+    return Benchmark(name="mini", label=label, root=parent / settings.folder, datasets=datasets, prepare=prepare)

@@ -1,0 +1,182 @@
+"""Writes MileBench-mini in MileBench's on-disk format, in one stroke, and recognises what it wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from benchmarks.milebench.scoring import image_quantity_level
+from benchmarks.mini.pictures import digit_pool
+from benchmarks.mini.sample import IMAGE, Request, Sample
+from benchmarks.mini.seeds import evaluation_rng
+from benchmarks.mini.taxonomy import TASKS, MiniTask
+from benchmarks.mini.words import NAMES
+from lookm.errors import LookmError
+
+VERSION = 1  # a change of the data that the same settings give needs another one
+MANIFEST = "manifest.json"
+_USUAL_SPREAD = 5  # most samples have a task's fewest images and up to so many more
+_LONG_EVERY = 8  # every so many samples has any number of images up to the most
+
+
+@dataclass(frozen=True)
+class MiniSettings:
+    """What decides the data.
+
+    Args:
+        seed: one of the evaluation's seeds.
+        samples: samples per dataset.
+        fewest, most: images per sample; tasks with long questions start with more than `fewest`.
+
+    Raises:
+        LookmError: a size that cannot be had.
+    """
+
+    seed: int = 0
+    samples: int = 40
+    fewest: int = 8
+    most: int = 40
+
+    def __post_init__(self) -> None:
+        evaluation_rng(self.seed, 0, 0)
+        if self.samples < 1:
+            raise LookmError(f"samples is {self.samples}; MileBench-mini needs at least 1 per dataset")
+        needed = max(task.fewest for task in TASKS)
+        if not needed <= self.most <= len(NAMES):
+            raise LookmError(f"most is {self.most} images; give a number from {needed} to {len(NAMES)}")
+        if not 1 <= self.fewest <= self.most:
+            raise LookmError(f"fewest is {self.fewest} images; give a number from 1 to most ({self.most})")
+
+    @property
+    def folder(self) -> str:
+        """Name of the data's folder."""
+        return f"v{VERSION}-seed{self.seed}-{self.samples}x{self.fewest}-{self.most}"
+
+
+def evaluation_sample(task: MiniTask, settings: MiniSettings, case: int) -> Sample:
+    """Sample number `case` of a dataset, with one question."""
+    rng = evaluation_rng(settings.seed, TASKS.index(task), case)
+    fewest = max(task.fewest, settings.fewest)
+    if case % _LONG_EVERY == _LONG_EVERY - 1:
+        images = int(rng.integers(fewest, settings.most + 1))
+    else:
+        images = int(rng.integers(fewest, min(fewest + _USUAL_SPREAD, settings.most) + 1))
+    return task.make(Request(rng, digit_pool("eval"), images=images, case=case))
+
+
+def write_mini(parent: Path, settings: MiniSettings) -> Path:
+    """Write the data below `parent` unless they are there; returns their folder.
+
+    Everything is written into a temporary folder first and then renamed, so that a folder with a manifest is complete.
+
+    Raises:
+        LookmError: the folder exists, but is not what these settings give.
+    """
+    folder = parent / settings.folder
+    if folder.exists():
+        check_written(folder, settings)
+        return folder
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{settings.folder}-", dir=parent))
+    try:
+        digests = {task.dataset: write_dataset(temporary / task.dataset, task, settings) for task in TASKS}
+        manifest = {"version": VERSION, "settings": asdict(settings), "annotations": digests}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        temporary.chmod(0o755)
+        publish(temporary, folder, settings)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def publish(temporary: Path, folder: Path, settings: MiniSettings) -> None:
+    """Give the finished folder its name; another process may have been faster with the same data."""
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        check_written(folder, settings)
+
+
+def check_written(folder: Path, settings: MiniSettings) -> None:
+    """Compare the folder with its manifest and the settings.
+
+    Raises:
+        LookmError: they differ, or annotations were changed or removed.
+    """
+    again = f"delete {folder} to have it written again"
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["version"] != VERSION or manifest["settings"] != asdict(settings):
+            raise LookmError(f"{folder} was made with other settings: {again}")
+        for dataset, digest in manifest["annotations"].items():
+            if sha256((folder / dataset / f"{dataset}.json").read_bytes()) != digest:
+                raise LookmError(f"{folder} is not as it was written ({dataset}.json was changed): {again}")
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise LookmError(f"{folder} is incomplete ({type(error).__name__}): {again}") from None
+
+
+def write_dataset(folder: Path, task: MiniTask, settings: MiniSettings) -> str:
+    """Write one dataset's images and annotation; returns the annotation's SHA-256."""
+    (folder / "images").mkdir(parents=True)
+    data = []
+    for case in range(settings.samples):
+        sample = evaluation_sample(task, settings, case)
+        entry = annotation_entry(sample, case)
+        for path, picture in zip(
+            entry["task_instance"]["images_path"],
+            [*sample.pictures, *sample.questions[0].pictures],
+            strict=True,
+        ):
+            Image.fromarray(picture).save(folder / "images" / path, compress_level=1)
+        data.append(entry)
+    meta = {
+        "dataset": task.dataset,
+        "split": "test",
+        "num_sample": len(data),
+        "task_instruction": [task.instruction],
+        "question_type": task.question_type,
+    }
+    content = (json.dumps({"meta_data": meta, "data": data}, indent=1) + "\n").encode()
+    (folder / f"{task.dataset}.json").write_bytes(content)
+    return sha256(content)
+
+
+def annotation_entry(sample: Sample, sample_id: int) -> dict[str, Any]:
+    """MileBench's JSON of a sample's first question."""
+    question = sample.questions[0]
+    images = len(sample.pictures) + len(question.pictures)
+    instance: dict[str, Any] = {
+        "context": numbered(sample.context + question.text, count(1)),
+        "images_path": [f"{sample_id}_{number}.png" for number in range(1, images + 1)],
+    }
+    if question.choices:
+        instance["choice_list"] = list(question.choices)
+    return {
+        "sample_id": sample_id,
+        "task_instruction_id": 0,
+        "response": question.response,
+        "image_quantity_level": image_quantity_level(images),
+        "task_instance": instance,
+    }
+
+
+def numbered(text: str, numbers: Iterator[int]) -> str:
+    """The text with MileBench's placeholders: `{image#1}`, `{image#2}` …"""
+    first, *rest = text.split(IMAGE)
+    return first + "".join(f"{{image#{next(numbers)}}}{piece}" for piece in rest)
+
+
+def sha256(content: bytes) -> str:
+    """Hexadecimal digest."""
+    return hashlib.sha256(content).hexdigest()
