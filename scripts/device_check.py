@@ -1,0 +1,168 @@
+"""Check the engine on this machine's device against the CPU, and measure its prefill, into one JSON.
+
+    python -m scripts.device_check --device cuda --shape llava7b
+
+Every strategy in both semantics and every precision compresses the same random layers on the device and on the CPU
+(there in float32, from the same numbers); a small random model must generate the plain cache's tokens at a full budget,
+and each row of a left-padded batch the tokens of the row alone; and one prefill is timed and its peak memory read,
+plain and compressed. Exits with status 1 if a check fails. Needs torch, transformers and PyYAML only.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.files import write_json
+from benchmarks.provenance import hardware, versions
+from lookm import load_strategy, look_once, strategy_names
+from lookm.stopwatch import Mark
+
+SHAPES: dict[str, dict[str, int]] = {
+    "small": {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8},
+    "llava7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+}
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 4e-3}
+MEASURED = ("plain", "h2o", "snapkv", "roco", "tp_pmerge")
+
+
+def random_layer(length: int, dtype: torch.dtype, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries (8, L, 80), keys and values (4, L, 80) and is_image (L,): three images in text, on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    queries = torch.randn(8, length, 80, generator=generator).to(dtype)
+    keys, values = torch.randn(2, 4, length, 80, generator=generator).to(dtype)
+    is_image = (torch.arange(length) % (length // 3)) >= length // 12
+    return queries, keys, values, is_image
+
+
+def check_layers(device: str, dtype: torch.dtype, length: int) -> list[dict[str, Any]]:
+    """Every strategy on one random layer: share of positions kept on the CPU too, largest difference of values."""
+    rows = []
+    for seed, name in enumerate(strategy_names()):
+        for semantics in ("paper", "release"):
+            strategy = load_strategy(name, semantics=semantics)
+            queries, keys, values, is_image = random_layer(length, dtype, seed)
+            there = strategy.compress_row(queries.to(device), keys.to(device), values.to(device), is_image.to(device))
+            here = strategy.compress_row(queries.float(), keys.float(), values.float(), is_image)
+            same = [
+                len(set(a) & set(b)) / len(b)
+                for a, b in zip(there.positions.tolist(), here.positions.tolist(), strict=True)
+            ]
+            equal = min(same) == 1
+            difference = float((there.values.float().cpu() - here.values).abs().max()) if equal else None
+            passed = min(same) >= 0.995 and (difference is None or difference <= TOLERANCE[dtype])
+            rows.append(
+                {"strategy": name, "semantics": semantics, "dtype": str(dtype).removeprefix("torch."),
+                 "same_positions": min(same), "largest_difference": difference, "passed": passed}
+            )  # fmt: skip
+    return rows
+
+
+def check_generation(device: str, dtype: torch.dtype) -> list[dict[str, Any]]:
+    """Full budget against the plain cache, and rows of a left-padded batch against the rows alone."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=500, hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.2, pad_token_id=0, eos_token_id=None,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval().to(device=device, dtype=dtype)
+    short, long = torch.randint(2, 500, (1, 70), device=device), torch.randint(2, 500, (1, 120), device=device)
+    batch = torch.cat([torch.nn.functional.pad(short, (50, 0)), long])
+    mask = torch.ones_like(batch)
+    mask[0, :50] = 0
+
+    def tokens(ids: Tensor, attention_mask: Tensor) -> Tensor:
+        output = model.generate(
+            input_ids=ids, attention_mask=attention_mask, max_new_tokens=24, min_new_tokens=24, do_sample=False
+        )
+        assert isinstance(output, Tensor)
+        return output[:, ids.shape[1] :]
+
+    rows = []
+    plain = tokens(long, torch.ones_like(long))
+    for name in strategy_names():
+        with look_once(model, name, alpha1=1.0, alpha2=0.0):
+            full = tokens(long, torch.ones_like(long)).equal(plain)
+        with look_once(model, name):
+            together = tokens(batch, mask)
+            alone = torch.cat([tokens(ids, torch.ones_like(ids)) for ids in (short, long)])
+        same = float((together == alone).float().mean())
+        passed = full and (same == 1 or dtype != torch.float32)  # in half precision a batch rounds differently
+        rows.append(
+            {"strategy": name, "dtype": str(dtype).removeprefix("torch."), "full_budget_equal": full,
+             "batch_tokens_equal": same, "passed": passed}
+        )  # fmt: skip
+    return rows
+
+
+def measure_prefill(device: str, shape: str, length: int, repeats: int) -> dict[str, Any]:
+    """Milliseconds of one prefill (median, all runs) and, on a GPU, its peak memory above the weights, in MiB."""
+    torch.manual_seed(0)
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    config = LlamaConfig(vocab_size=1000, max_position_embeddings=length, **SHAPES[shape])  # type: ignore[arg-type]
+    with torch.device(device):
+        model = LlamaForCausalLM._from_config(config, dtype=dtype).eval()
+    ids = torch.randint(3, 1000, (1, length), device=device)
+    results: dict[str, Any] = {}
+    for name in MEASURED:
+        times, peak = [], None
+        for run in range(repeats + 1):
+            if device != "cpu":
+                torch.cuda.reset_peak_memory_stats()
+                held = torch.cuda.memory_allocated()
+            begin = Mark.now(ids.device)
+            with torch.no_grad():
+                if name == "plain":
+                    model(input_ids=ids, logits_to_keep=1)
+                else:
+                    with look_once(model, name):
+                        model(input_ids=ids, logits_to_keep=1)
+            elapsed = begin.milliseconds_until(Mark.now(ids.device))
+            if run:  # the first is a warm-up
+                times.append(elapsed)
+            if device != "cpu":
+                peak = round((torch.cuda.max_memory_allocated() - held) / 2**20, 1)
+        results[name] = {"median_ms": statistics.median(times), "runs_ms": times, "peak_mib": peak}
+    for row in results.values():
+        row["times_plain"] = row["median_ms"] / results["plain"]["median_ms"]
+    return {"shape": shape, "length": length, "dtype": str(dtype).removeprefix("torch."), "prefill": results}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check, measure, print a summary, save; 1 if a check failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="small", help="decoder whose prefill is measured")
+    parser.add_argument("--length", type=int, default=4096, help="prompt tokens of the measured prefill")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=Path("results/efficiency/device_check.json"))
+    arguments = parser.parse_args(argv)
+    layers = [row for dtype in TOLERANCE for row in check_layers(arguments.device, dtype, 1200)]
+    generation = [row for dtype in (torch.float32, torch.bfloat16) for row in check_generation(arguments.device, dtype)]
+    measured = measure_prefill(arguments.device, arguments.shape, arguments.length, arguments.repeats)
+    result = {
+        "command": " ".join(["python -m scripts.device_check", *(sys.argv[1:] if argv is None else argv)]),
+        "hardware": hardware(arguments.device),
+        "versions": versions(),
+        "layers": layers,
+        "generation": generation,
+        "measured": measured,
+    }
+    write_json(arguments.output, result)
+    failed = [row for row in [*layers, *generation] if not row["passed"]]
+    print(f"{len(layers) + len(generation)} checks, {len(failed)} failed")
+    for row in failed:
+        print("failed:", json.dumps(row))
+    for name, row in measured["prefill"].items():
+        print(f"{name:<10}{row['median_ms']:>10.1f} ms{row['times_plain']:>8.2f} × plain")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
