@@ -10,6 +10,8 @@ from omegaconf import DictConfig
 
 from benchmarks import command_line
 
+# Threads that wait by spinning make small models a hundred times slower when another program wants a core too.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and `command_line.guard` makes one line of them
 
 

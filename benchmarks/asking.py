@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import torch
 
 from benchmarks.preparation import DATA_ERRORS, Dataset, Prepared, one_line, open_images
 from benchmarks.records import SampleRecord
+from benchmarks.reuse import Reuse
 from lookm import look_once
 from lookm.errors import LookmError
 from lookm.report import Report
@@ -21,8 +23,16 @@ if TYPE_CHECKING:
     from lookm.models.backbone import Backbone
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Samples and their model inputs, as `Backbone.inputs` returns them."""
+
+    samples: Sequence[Prepared]
+    inputs: dict[str, torch.Tensor]
+
+
 def ask(
-    backbone: Backbone, strategy: Strategy, dataset: Dataset, batch: Sequence[Prepared], *, root: Path
+    backbone: Backbone, strategy: Strategy, dataset: Dataset, batch: Sequence[Prepared], *, root: Path, reuse: Reuse
 ) -> list[SampleRecord]:
     """Answers a batch, each prompt's cache compressed by the strategy.
 
@@ -32,36 +42,57 @@ def ask(
         dataset: where the samples are from.
         batch: samples with their prompts.
         root: the benchmark's folder; paths of images are recorded relative to it.
+        reuse: where the inputs of the batch may be from an earlier run, or are kept for the next.
 
     Returns:
         One record per sample; a sample whose images cannot be read or encoded has its `error` and no answer.
     """
+    key = ("inputs", dataset.info.dataset, *(dataset.digests[sample.sample_id] for sample in batch))
+    inputs = reuse.find(key)
+    if inputs is not None:
+        return _generate(backbone, strategy, dataset, batch, inputs, root)
     records: list[SampleRecord] = []
     readable: list[tuple[Prepared, list[Image]]] = []
     for sample in batch:
         try:
             readable.append((sample, open_images(sample.prompt.images)))
         except LookmError as error:
-            records.append(_failure(dataset, sample, root, error))
-    return records + _answer(backbone, strategy, dataset, readable, root)
+            records.append(_failure(dataset, sample, error, root=root))
+    for part in _encodable(backbone, readable):
+        if isinstance(part, Encoded):
+            if len(part.samples) == len(batch):
+                reuse.keep(key, part.inputs, sum(tensor.nbytes for tensor in part.inputs.values()))
+            records += _generate(backbone, strategy, dataset, part.samples, part.inputs, root)
+        else:
+            records.append(_failure(dataset, *part, root=root))
+    return records
 
 
-def _answer(
+def _encodable(
+    backbone: Backbone, samples: Sequence[tuple[Prepared, list[Image]]]
+) -> Iterator[Encoded | tuple[Prepared, Exception]]:
+    """All samples in one batch; if that fails, each on its own, to find out which one spoils it."""
+    if not samples:
+        return
+    texts, images = [sample.prompt.text for sample, _ in samples], [pictures for _, pictures in samples]
+    try:
+        yield Encoded([sample for sample, _ in samples], backbone.inputs(texts, images))
+    except DATA_ERRORS as error:
+        if len(samples) == 1:
+            yield samples[0][0], error
+            return
+        for pair in samples:
+            yield from _encodable(backbone, [pair])
+
+
+def _generate(
     backbone: Backbone,
     strategy: Strategy,
     dataset: Dataset,
-    samples: Sequence[tuple[Prepared, list[Image]]],
+    samples: Sequence[Prepared],
+    inputs: dict[str, torch.Tensor],
     root: Path,
 ) -> list[SampleRecord]:
-    if not samples:
-        return []
-    try:
-        inputs = backbone.inputs([sample.prompt.text for sample, _ in samples], [images for _, images in samples])
-    except DATA_ERRORS as error:
-        if len(samples) == 1:
-            return [_failure(dataset, samples[0][0], root, error)]
-        # One sample spoils the batch: find out which.
-        return [record for pair in samples for record in _answer(backbone, strategy, dataset, [pair], root)]
     with look_once(backbone.model, strategy) as session, torch.inference_mode():
         output = backbone.model.generate(  # type: ignore[operator]
             **inputs,
@@ -75,7 +106,7 @@ def _answer(
     report = session.report()
     return [
         _record(dataset, sample, root, report, row, answer, until_end(tokens, ends))
-        for row, ((sample, _), answer, tokens) in enumerate(
+        for row, (sample, answer, tokens) in enumerate(
             zip(samples, backbone.answers(generated), generated.tolist(), strict=True)
         )
     ]
@@ -128,7 +159,7 @@ def _record(
     )
 
 
-def _failure(dataset: Dataset, sample: Prepared, root: Path, error: Exception) -> SampleRecord:
+def _failure(dataset: Dataset, sample: Prepared, error: Exception, *, root: Path) -> SampleRecord:
     return SampleRecord(
         sample_id=dataset.samples[sample.sample_id]["sample_id"],
         digest=dataset.digests[sample.sample_id],

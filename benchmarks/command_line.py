@@ -18,6 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from benchmarks.reuse import Reuse
+
 KEYS = (
     *("model", "strategy", "benchmark", "alpha1", "alpha2", "semantics", "datasets", "task", "limit", "seed"),
     *("device", "dtype", "logger", "results_dir", "data_dir", "overwrite"),
@@ -34,7 +36,9 @@ class Status(IntEnum):
     INTERRUPTED = 130
 
 
+# Of the sweep that this process runs.
 _started_afresh: set[Path] = set()
+_shared = Reuse(limit=256 * 2**20)
 
 
 def guard(command: Callable[[], Any]) -> int:
@@ -79,7 +83,7 @@ def run_job(config: DictConfig) -> float:
             # Several jobs of a sweep can be one run, such as `full` at all budgets.
             settings = replace(settings, overwrite=settings.folder not in _started_afresh)
             _started_afresh.add(settings.folder)
-        outcome = run(settings)
+        outcome = run(settings, reuse=_shared if sweeping else None)
     except LookmError as error:
         if sweeping:
             raise

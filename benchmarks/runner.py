@@ -21,6 +21,7 @@ from benchmarks.progress import Progress
 from benchmarks.provenance import git_state, hardware, versions, weights_digest
 from benchmarks.records import SampleRecord
 from benchmarks.results import read_summary, write_results
+from benchmarks.reuse import Reuse
 from benchmarks.settings import Settings, construct
 from benchmarks.store import AFRESH, RunFolder
 from benchmarks.summary import Summary
@@ -47,7 +48,7 @@ class Outcome:
     failed: int
 
 
-def run(settings: Settings, *, load: Loader | None = None) -> Outcome:
+def run(settings: Settings, *, load: Loader | None = None, reuse: Reuse | None = None) -> Outcome:
     """Computes what is missing of a run, writes its files and sums it up.
 
     The model is only loaded if a sample has to be asked. Every finished sample is on disk before the next batch
@@ -56,6 +57,7 @@ def run(settings: Settings, *, load: Loader | None = None) -> Outcome:
     Args:
         settings: checked settings.
         load: how to get the model; by default the loader named by the settings, which keeps the last one in memory.
+        reuse: prompts and inputs shared with other runs of the same model; by default nothing is kept.
 
     Raises:
         LookmError: no data, no weights, or a run folder that was made from something else.
@@ -71,7 +73,7 @@ def run(settings: Settings, *, load: Loader | None = None) -> Outcome:
         with folder.session(
             resolved=settings.resolved, versions=versions(), git=git_state(), hardware=hardware(settings.device)
         ):
-            _ask_all(settings, folder, datasets, pending, backbone)
+            _ask_all(settings, folder, datasets, pending, backbone, reuse or Reuse())
             write_results(settings, folder, datasets)
     else:
         write_results(settings, folder, datasets)
@@ -169,16 +171,18 @@ def _ask_all(
     datasets: Sequence[Dataset],
     pending: Mapping[str, list[str]],
     backbone: Backbone,
+    reuse: Reuse,
 ) -> None:
     """Asks the pending samples of all datasets."""
     import torch
 
+    reuse.serve(backbone)
     torch.manual_seed(settings.seed)
     with Progress(sum(map(len, pending.values())), settings.run) as progress:
         for dataset in datasets:
             name = dataset.info.dataset
             if pending[name]:
-                _ask_dataset(settings, folder, dataset, pending[name], backbone, progress)
+                _ask_dataset(settings, folder, dataset, pending[name], backbone, reuse, progress)
                 progress.finish(name)
 
 
@@ -188,11 +192,30 @@ def _ask_dataset(
     dataset: Dataset,
     names: Sequence[str],
     backbone: Backbone,
+    reuse: Reuse,
     progress: Progress,
 ) -> None:
     """Asks the named samples of one dataset, appending each batch as it finishes."""
     name = dataset.info.dataset
+    prepared, failures = _prepare(dataset, names, backbone, reuse)
+    folder.append(name, failures)
+    progress.advance(len(failures), name)
+    for batch in batches(prepared, backbone.batch_size):
+        root = settings.benchmark.root
+        folder.append(name, ask(backbone, settings.strategy, dataset, batch, root=root, reuse=reuse))
+        progress.advance(len(batch), name)
+
+
+def _prepare(
+    dataset: Dataset, names: Sequence[str], backbone: Backbone, reuse: Reuse
+) -> tuple[list[Prepared], list[SampleRecord]]:
+    """Prompts of the named samples, and records of those that have none."""
+    key = ("prompts", dataset.info.dataset, *(dataset.digests[name] for name in names))
+    found = reuse.find(key)
+    if found is not None:
+        return found, []
     prepared: list[Prepared] = []
+    failures: list[SampleRecord] = []
     for item in prepare_prompts(
         dataset,
         names,
@@ -202,11 +225,10 @@ def _ask_dataset(
     ):
         if isinstance(item, Prepared):
             prepared.append(item)
-            continue
-        failed, error = item
-        sample_id = dataset.samples[failed]["sample_id"]
-        folder.append(name, [SampleRecord(sample_id=sample_id, digest=dataset.digests[failed], error=one_line(error))])
-        progress.advance(1, name)
-    for batch in batches(prepared, backbone.batch_size):
-        folder.append(name, ask(backbone, settings.strategy, dataset, batch, root=settings.benchmark.root))
-        progress.advance(len(batch), name)
+        else:
+            failed, error = item
+            sample_id, digest = dataset.samples[failed]["sample_id"], dataset.digests[failed]
+            failures.append(SampleRecord(sample_id=sample_id, digest=digest, error=one_line(error)))
+    if not failures:
+        reuse.keep(key, prepared, sum(len(sample.prompt.context) for sample in prepared))
+    return prepared, failures

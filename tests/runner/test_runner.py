@@ -12,6 +12,7 @@ from benchmarks import runner
 from benchmarks.milebench import score_predictions
 from benchmarks.preparation import Dataset, Prepared
 from benchmarks.records import SampleRecord, read_records
+from benchmarks.reuse import Reuse
 from benchmarks.runner import run
 from benchmarks.settings import Settings
 from lookm import look_once
@@ -141,12 +142,12 @@ def test_resuming_ends_in_the_files_of_an_undisturbed_run(
     asked: list[str] = []
 
     def interrupted(
-        backbone: Backbone, strategy: Any, dataset: Dataset, batch: Sequence[Prepared], *, root: Path
+        backbone: Backbone, strategy: Any, dataset: Dataset, batch: Sequence[Prepared], **named: Any
     ) -> list[SampleRecord]:
         if len(asked) == 6:
             raise KeyboardInterrupt
         asked.append(batch[0].sample_id)
-        return real(backbone, strategy, dataset, batch, root=root)
+        return real(backbone, strategy, dataset, batch, **named)
 
     real = runner.ask
     monkeypatch.setattr(runner, "ask", interrupted)
@@ -257,6 +258,19 @@ def test_the_model_is_loaded_once_for_runs_that_share_it(settings_of: MakeSettin
     one, other = settings_of("strategy=h2o"), settings_of("strategy=tp")
     assert runner.load_backbone(one) is runner.load_backbone(other)
     assert runner.load_backbone(settings_of("dtype=bfloat16")) is not runner.load_backbone(one)
+
+
+def test_runs_that_share_inputs_answer_as_runs_that_do_not(
+    settings_of: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of("strategy=tp")
+    run(settings)
+    alone = answers(settings)
+    shared = Reuse(limit=2**20)
+    run(settings_of("strategy=h2o"), reuse=shared)
+    monkeypatch.setattr(Backbone, "inputs", no_model)
+    run(replace(settings, overwrite=True), reuse=shared)
+    assert answers(settings) == alone
 
 
 def test_changed_answers_are_counted_where_the_full_cache_was_run(settings_of: MakeSettings) -> None:
