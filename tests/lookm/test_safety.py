@@ -246,10 +246,13 @@ def test_a_compressed_cache_cannot_be_cropped_and_survives_row_operations() -> N
     assert isinstance(cache, LookOnceCache)
     with pytest.raises(LookmError, match="cannot be cropped"):
         cache.crop(-1)
+    cache.reorder_cache(torch.tensor([1, 0]))
     cache.batch_repeat_interleave(2)
-    cache.batch_select_indices(torch.tensor([3, 0]))
+    cache.batch_select_indices(torch.tensor([0, 3]))
     layer = cache.layers[0]
     assert layer.valid.sum(1).tolist() == [4, 6]
+    assert not layer.valid[0, 0]
+    assert layer.keys[0, :, 0].eq(0).all()
     assert layer.keys.shape[0] == 2
     cache.reset()
     assert cache.get_seq_length() == 0

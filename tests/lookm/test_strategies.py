@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookm import LookmError, Strategy, compress, compress_rows, load_strategy, strategy_names
@@ -11,18 +11,31 @@ from lookm.importance import Needs, Statistics
 from tests.lookm.layers import Layer, budgets, layers, random_layer
 from tests.lookm.oracle import ROWS, kept_positions, merged
 
-NAMES = st.sampled_from(sorted(ROWS))
-SEMANTICS = st.sampled_from(["paper", "release"])
-
 
 def test_the_registry_holds_the_eleven_rows_of_the_paper() -> None:
     assert set(ROWS) <= set(strategy_names())
 
 
-@given(NAMES, SEMANTICS, layers(), budgets())
+@pytest.mark.parametrize("semantics", ["paper", "release"])
+@pytest.mark.parametrize("name", sorted(ROWS))
+@settings(max_examples=40)
+@given(layer=layers(), budget=budgets())
 def test_kept_positions_and_merged_cache_equal_the_oracle(
     name: str, semantics: str, layer: Layer, budget: tuple[float, float]
 ) -> None:
+    _check_against_oracle(name, semantics, layer, budget)
+
+
+@pytest.mark.parametrize("budget", [(0.1, 0.2), (0.0, 0.5), (0.3, 0.0), (0.2, 0.7)])
+@pytest.mark.parametrize("semantics", ["paper", "release"])
+@pytest.mark.parametrize("name", sorted(ROWS))
+def test_a_long_prompt_with_images_equals_the_oracle(name: str, semantics: str, budget: tuple[float, float]) -> None:
+    for seed, groups in ((1, 1), (2, 3)):
+        layer = random_layer(73, groups=groups, runs=[9, 25, 6, 25], seed=seed)
+        _check_against_oracle(name, semantics, layer, budget)
+
+
+def _check_against_oracle(name: str, semantics: str, layer: Layer, budget: tuple[float, float]) -> None:
     strategy = load_strategy(name, alpha1=budget[0], alpha2=budget[1], semantics=semantics)
     result = strategy.compress_row(layer.queries, layer.keys, layer.values, layer.is_image)
     expected = kept_positions(name, layer.queries, layer.keys, layer.is_image, *budget, semantics)
