@@ -84,6 +84,17 @@ def test_release_roco_keeps_what_h2o_keeps_and_paper_roco_does_not() -> None:
     assert not load_strategy("roco").compress_row(*row).positions.equal(h2o)
 
 
+def test_roco_exempts_a_key_that_one_query_alone_looks_at() -> None:
+    queries, keys = torch.zeros(2, 1, 100, 8)
+    queries[0, 60], keys[0, 50] = 10.0, 10.0  # all other queries attend uniformly
+    values, is_image = torch.randn(1, 100, 8), torch.ones(100, dtype=torch.bool)
+    kept = {}
+    for exempt in (0.0, 0.5):
+        strategy = load_strategy("roco", alpha1=0.0, alpha2=0.04, exempt=exempt)
+        kept[exempt] = strategy.compress_row(queries, keys, values, is_image).positions.tolist()
+    assert kept == {0.0: [[0, 1, 2, 3]], 0.5: [[0, 1, 2, 50]]}
+
+
 def test_no_two_rows_of_the_paper_are_the_same_strategy() -> None:
     layer = random_layer(300, runs=[20, 200, 30])
     caches = {}
