@@ -18,12 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from benchmarks.keys import KEYS
 from benchmarks.reuse import Reuse
-
-KEYS = (
-    *("model", "strategy", "benchmark", "alpha1", "alpha2", "semantics", "datasets", "task", "limit", "seed"),
-    *("device", "dtype", "logger", "results_dir", "data_dir", "overwrite"),
-)
 
 
 class Status(IntEnum):

@@ -9,10 +9,11 @@ from typing import Any
 from benchmarks.files import write_json
 from benchmarks.milebench import PROTOCOLS, score_predictions, write_evaluation
 from benchmarks.preparation import Dataset, read_dataset
+from benchmarks.provenance import git_state
 from benchmarks.records import SampleRecord
 from benchmarks.settings import Settings
 from benchmarks.store import RunFolder
-from benchmarks.summary import DatasetResult, Summary, reference_folder, summarise
+from benchmarks.summary import DatasetResult, Summary, other_commits, reference_folder, summarise
 from lookm.errors import LookmError
 
 
@@ -94,4 +95,5 @@ def read_summary(settings: Settings, folder: RunFolder, datasets: Iterable[Datas
         others = None if reference is None else reference.records(name)
         results.append(DatasetResult(dataset.info, tuple(selected.values()), len(dataset.samples), scores, others))
     labels = folder.about.get("labels", {})
-    return summarise(settings, labels.get("model", settings.model), results)
+    commits = other_commits(folder.about, git_state()["commit"])
+    return summarise(settings, labels.get("model", settings.model), results, commits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -111,6 +112,10 @@ def load_backbone(settings: Settings) -> Backbone:
     Raises:
         LookmError: weights missing or not fitting.
     """
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # it would fill a log file with one endless line
     key = repr((settings.model_config, settings.device, settings.dtype))
     if key not in _loaded:
         _loaded.clear()  # before loading: two large models would not fit

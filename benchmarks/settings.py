@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.benchmark import Benchmark, DatasetInfo
+from benchmarks.keys import KEYS
 from benchmarks.milebench import datasets_of
 from lookm.errors import LookmError
 from lookm.registry import build_strategy
@@ -116,6 +117,9 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
     Raises:
         LookmError: a value that is not allowed, with what is.
     """
+    for key in config:
+        if key not in (*KEYS, "hydra"):
+            raise LookmError(f"unknown key {str(key)!r}; the keys are {', '.join(KEYS)}")
     alpha1, alpha2 = _alpha(config, "alpha1"), _alpha(config, "alpha2")
     if alpha1 + alpha2 > 1 + 1e-9:
         raise LookmError(f"alpha1 + alpha2 is {alpha1 + alpha2:g}; the budget cannot be above 1")
@@ -169,7 +173,11 @@ def select_datasets(benchmark: Benchmark, datasets: Any, task: Any) -> tuple[Dat
 
 
 def construct(config: Mapping[str, Any], **fields: Any) -> Any:
-    """Calls a configuration's `_target_` with its fields, and lets `LookmError` through as it was raised."""
+    """Calls a configuration's `_target_` with its fields.
+
+    Raises:
+        LookmError: no such target, or fields that it does not take; what the target raises comes through as it is.
+    """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
@@ -177,7 +185,8 @@ def construct(config: Mapping[str, Any], **fields: Any) -> Any:
         return instantiate(config, **fields, _convert_="all")
     except InstantiationException as error:
         if error.__cause__ is None or isinstance(error.__cause__, TypeError):
-            raise  # no such target, or fields that do not fit to it: a wrong configuration
+            # No such target, or fields that do not fit to it: a wrong configuration.
+            raise LookmError(" ".join(str(error).split())) from None
         raise error.__cause__ from None
 
 

@@ -82,13 +82,20 @@ class RunFolder:
                 raise LookmError(f"{self.path} was computed with other {name} ({difference}); {AFRESH}")
 
     def describe(self, **values: Any) -> None:
-        """Sets values of `run.json` and writes it; mappings are merged one level deep."""
+        """Sets values of `run.json` and writes it; `data` and `results` gain keys, all else is replaced.
+
+        Raises:
+            LookmError: the folder cannot be written to.
+        """
         merged = {"format": FORMAT, **self._about}
         for name, value in values.items():
             old = merged.get(name)
             merged[name] = {**old, **value} if isinstance(old, dict) and name in ("data", "results") else value
+        try:
+            write_json(self.path / "run.json", merged)
+        except OSError as error:
+            raise LookmError(f"{self.path} cannot be written to ({error.strerror}); see results_dir") from None
         self._about = merged
-        write_json(self.path / "run.json", merged)
 
     @contextmanager
     def session(self, **values: Any) -> Iterator[None]:

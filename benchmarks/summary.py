@@ -64,15 +64,21 @@ class TaskRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run's rows, one per task, and their mean: scores, chance and changed answers as the mean of the tasks'."""
+    """A run's rows, one per task, and their mean: scores, chance and changed answers as the mean of the tasks'.
+
+    `commits` are those of this program that computed samples, other than the present one.
+    """
 
     settings: Settings
     model_label: str
     rows: tuple[TaskRow, ...]
     mean: TaskRow
+    commits: tuple[str, ...] = ()
 
 
-def summarise(settings: Settings, model_label: str, results: Sequence[DatasetResult]) -> Summary:
+def summarise(
+    settings: Settings, model_label: str, results: Sequence[DatasetResult], commits: tuple[str, ...] = ()
+) -> Summary:
     """Sums up the selected samples of a run."""
     tasks = dict.fromkeys(result.info.task for result in results)
     rows = tuple(_task_row(task, [result for result in results if result.info.task == task]) for task in tasks)
@@ -84,7 +90,7 @@ def summarise(settings: Settings, model_label: str, results: Sequence[DatasetRes
         chance=mean_of([row.chance for row in rows], all_needed=True),
         changed=mean_of([row.changed for row in rows]),
     )
-    return Summary(settings, model_label, rows, mean)
+    return Summary(settings, model_label, rows, mean, commits)
 
 
 def changed_share(
@@ -126,6 +132,12 @@ def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         return False
     data, others = one.get("data", {}), other.get("data", {})
     return all(data[name] == others[name] for name in data if name in others)
+
+
+def other_commits(about: Mapping[str, Any], present: str | None) -> tuple[str, ...]:
+    """Commits, other than the present one, that sessions in a `run.json` were computed by."""
+    commits = [session.get("git", {}).get("commit") for session in about.get("sessions", [])]
+    return tuple(dict.fromkeys(commit for commit in commits if commit and present and commit != present))
 
 
 def reference_folder(settings: Settings, folder: RunFolder) -> RunFolder | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import shutil
 import sys
@@ -51,15 +52,14 @@ class Sweep(Callback):
     def __init__(self) -> None:
         self._jobs: list[Any] = []
         self._statuses: list[Status] = []
-        self._scratch: str | None = None
 
     @_ends_the_program
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Composes and checks every job, so that a bad value ends the sweep before anything is computed."""
         if config.hydra.sweep.dir == ".":
             # Hydra writes a multirun.yaml there; the run folders hold all that is worth keeping.
-            self._scratch = tempfile.mkdtemp(prefix="sweep-")
-            config.hydra.sweep.dir = self._scratch
+            config.hydra.sweep.dir = tempfile.mkdtemp(prefix="sweep-")
+            atexit.register(shutil.rmtree, config.hydra.sweep.dir, ignore_errors=True)
         if config.hydra.sweeper._target_ != _BASIC_SWEEPER:
             return
         composed = compose_jobs(config)
@@ -91,8 +91,6 @@ class Sweep(Callback):
     @_ends_the_program
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Prints the comparison and ends the program with the worst status of the jobs."""
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
         if self._jobs:
             self._compare()
         for status in (Status.CRASHED, Status.WRONG_INPUT, Status.SAMPLES_FAILED):

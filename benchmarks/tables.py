@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.store import AFRESH
 from benchmarks.summary import Summary, TaskRow
 
 ABSENT = "–"
 PROTOCOLS = ("official", "repaired")
+COSTS = ("budget %", "kept KV", "changed %", "ms/token")
 
 
 def align(rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> str:
@@ -31,38 +33,56 @@ def run_table(summary: Summary) -> str:
     if settings.compresses:
         budget += f" (α {strategy.alpha1:g} + {strategy.alpha2:g}), semantics {strategy.semantics}"
     title = f"{summary.model_label} · {settings.benchmark.label} · {strategy.name}, {budget}"
-    head = ["task", "n", "failed", "score %", "repaired %", "chance %", "budget %", "kept KV", "changed %", "ms/token"]
+    head = ["task", "n", "failed", "score %", "repaired %", "chance %", *COSTS]
     rows = [head, *(_cells(row) for row in (*summary.rows, summary.mean))]
-    return "\n".join([title, "", align(rows), "", *_notes(summary)])
+    return "\n".join([title, "", align(rows), "", f"Results: {settings.folder}", *_notes(summary)])
 
 
 def comparison_table(summaries: Sequence[Summary]) -> str:
-    """One line per run: its scores per task code, and what they cost. Title and notes included."""
-    first = summaries[0]
+    """One line per run: its scores per task code, and what they cost. Title and notes included.
+
+    Columns that would say the same in every line are left out or moved into the title.
+    """
     places = dict.fromkeys((item.model_label, item.settings.benchmark.label) for item in summaries)
+    semantics = dict.fromkeys(item.settings.strategy.semantics for item in summaries if item.settings.compresses)
+    texts: dict[str, list[str]] = {"strategy": [item.settings.strategy.name for item in summaries]}
+    for name, field in (("α1", "alpha1"), ("α2", "alpha2")):
+        texts[name] = [_if_compressed(item, f"{getattr(item.settings.strategy, field):g}") for item in summaries]
+    if len(semantics) > 1:
+        texts["semantics"] = [_if_compressed(item, item.settings.strategy.semantics) for item in summaries]
+    if len(places) > 1:
+        texts["model"] = [item.settings.model for item in summaries]
+        texts["benchmark"] = [item.settings.benchmark.label for item in summaries]
+    if len({_setting(item) for item in summaries}) > 1:
+        texts["settings"] = [_setting(item) for item in summaries]
+
     tasks = list(dict.fromkeys(row.task for item in summaries for row in item.rows))
-    varied = len(places) > 1 or len({_setting(item) for item in summaries}) > 1
-    head = ["strategy", "α1", "α2", "semantics"] + (["model", "benchmark", "settings"] if varied else [])
-    n_text = len(head)
-    rows = [[*head, *tasks, "mean", "failed", "budget %", "kept KV", "changed %", "ms/token"]]
-    for item in summaries:
-        strategy, row = item.settings.strategy, item.mean
-        alphas = [f"{strategy.alpha1:g}", f"{strategy.alpha2:g}", strategy.semantics]
-        cells = [strategy.name, *(alphas if item.settings.compresses else [ABSENT] * 3)]
-        if varied:
-            cells += [item.settings.model, item.settings.benchmark.label, _setting(item)]
-        scores = {task.task: task.scores.get("official") for task in item.rows}
-        cells += [percent(scores.get(task)) for task in tasks] + [percent(row.scores.get("official"))]
-        rows.append([*cells, str(row.failed + row.missing), *_costs(row)])
-    labels = "; ".join(f"{model} · {benchmark}" for model, benchmark in places)
-    title = f"{labels} · scores in %, official protocol"
-    chance = first.mean.chance
-    if len(places) == 1 and chance is not None:
-        levels = {row.task: row.chance for row in first.rows}
-        padding = [ABSENT] * (n_text - 1)
-        rows.append(["chance", *padding, *(percent(levels.get(task)) for task in tasks), percent(chance), *[""] * 5])
-    notes = dict.fromkeys(note for item in summaries for note in _notes(item)[1:])
-    return "\n".join([title, "", align(rows, text_columns=n_text), "", *notes]).rstrip()
+    any_failed = any(item.mean.failed + item.mean.missing for item in summaries)
+    head = [*texts, *tasks, "mean", *(["failed"] if any_failed else [])]
+    rows = [[*head, *COSTS]]
+    for place, item in enumerate(summaries):
+        scores = {row.task: row.scores.get("official") for row in item.rows}
+        cells = [column[place] for column in texts.values()]
+        cells += [percent(scores.get(task)) for task in tasks] + [percent(item.mean.scores.get("official"))]
+        cells += [str(item.mean.failed + item.mean.missing)] if any_failed else []
+        rows.append(cells + _costs(item.mean))
+    first = summaries[0]
+    if len(places) == 1 and first.mean.chance is not None:
+        levels = {row.task: percent(row.chance) for row in first.rows}
+        cells = ["chance", *[""] * (len(texts) - 1), *(levels.get(task, ABSENT) for task in tasks)]
+        cells.append(percent(first.mean.chance))
+        rows.append(cells + [""] * (len(rows[0]) - len(cells)))
+    title = "; ".join(f"{model} · {benchmark}" for model, benchmark in places)
+    title += " · scores in %, official protocol"
+    if len(semantics) == 1:
+        title += f", semantics {next(iter(semantics))}"
+    notes = dict.fromkeys(note for item in summaries for note in _notes(item))
+    results = dict.fromkeys(f"Results: {item.settings.results_dir}" for item in summaries)
+    return "\n".join([title, "", align(rows, text_columns=len(texts)), "", *results, *notes])
+
+
+def _if_compressed(summary: Summary, text: str) -> str:
+    return text if summary.settings.compresses else ABSENT
 
 
 def percent(share: float | None) -> str:
@@ -100,7 +120,10 @@ def _setting(summary: Summary) -> str:
 
 def _notes(summary: Summary) -> list[str]:
     settings, mean = summary.settings, summary.mean
-    notes = [f"Results: {settings.folder}"]
+    notes = []
+    if summary.commits:
+        others = ", ".join(commit[:7] for commit in summary.commits)
+        notes.append(f"Samples computed by another commit of this program ({others}) were kept; {AFRESH}.")
     if mean.failed:
         notes.append(
             "Scores are over answered samples; failed ones are in samples.jsonl with their reason and are tried again "

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 import run
 from benchmarks import command_line, runner
 from benchmarks.command_line import Status
+from benchmarks.keys import KEYS
 from tests.runner.conftest import OWN_CONFIGS
 from tests.runner.small_benchmark import NEEDLE
 
@@ -52,6 +53,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
         (("logger=x",), r"unknown logger 'x'; choose one of none"),
         (("datasets=[X]",), r"unknown dataset 'X'; small benchmark has SmallOrder"),
         (("alpa1=0.3",), r"unknown key 'alpa1'; did you mean 'alpha1'\?"),
+        (("+alpa1=0.3",), r"unknown key 'alpa1'; the keys are model, strategy"),
+        (("+strategy.prior=off",), r"strategy 'tp_pmerge' has no field 'prior'; it has"),
+        (("+model.colour=red",), r"unexpected keyword argument 'colour'"),
+        (("model.device=cuda:9", "benchmark.root=[1"), r"\S"),
         (("strategy.prior=off",), r"unknown key 'strategy.prior'; this strategy has no such field"),
         (("alpha1=2",), r"alpha1 must be a number from 0 to 1, not 2"),
         (("strategy=full,h2o",), r"strategy=full,h2o names several values; add -m"),
@@ -77,7 +82,7 @@ def test_the_keys_that_messages_name_are_those_of_the_configuration() -> None:
     config = OmegaConf.load(ROOT / "configs" / "config.yaml")
     groups = [next(iter(item)) for item in config.defaults if item != "_self_"]
     own = {key for key in config if key not in ("defaults", "hydra")}
-    assert set(command_line.KEYS) == own | {group for group in groups if not group.startswith("override")}
+    assert set(KEYS) == own | {group for group in groups if not group.startswith("override")}
 
 
 def test_a_run_writes_its_folder_and_nothing_else(
@@ -100,6 +105,16 @@ def test_a_failed_sample_makes_status_3(command: Command, capfd: pytest.CaptureF
     assert "failed ones are in samples.jsonl with their reason" in capfd.readouterr().out
     assert command("limit=3") == Status.DONE, "the failed one is not selected"
     assert command("-m", "strategy=h2o,tp") == Status.SAMPLES_FAILED
+
+
+def test_a_results_folder_that_cannot_be_written_is_wrong_input(
+    command: Command, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    assert command(f"datasets={NEEDLE}", "results_dir=file") == Status.WRONG_INPUT
+    assert re.fullmatch(
+        r"error: file/\S+ cannot be written to \(Not a directory\); see results_dir\n", capfd.readouterr().err
+    )
 
 
 def test_ctrl_c_says_how_to_go_on(

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.benchmark import DatasetInfo
 from benchmarks.records import SampleRecord
-from benchmarks.summary import DatasetResult, changed_share, comparable, mean_of, summarise
+from benchmarks.summary import DatasetResult, changed_share, comparable, mean_of, other_commits, summarise
 from benchmarks.tables import align, comparison_table, percent, run_table, size
 from tests.runner.conftest import MakeSettings
 
@@ -99,10 +99,26 @@ def test_the_comparison_shows_the_full_cache_once_and_without_budget(settings_of
     full = summarise(settings_of("strategy=full"), "model", one)
     h2o = summarise(settings_of("strategy=h2o"), "model", one)
     lines = comparison_table([full, h2o]).splitlines()
-    assert lines[4].split()[:6] == ["full", "–", "–", "–", "50.0", "50.0"]
-    assert lines[5].split()[:6] == ["h2o", "0.1", "0.1", "paper", "50.0", "50.0"]
-    assert lines[6].split() == ["chance", "–", "–", "–", "20.0", "20.0"]
-    assert "settings" not in lines[2]
+    assert lines[4].split() == ["full", "–", "–", "50.0", "50.0", "50.0", "1.0", "KiB", "–", "1.00"]
+    assert lines[5].split()[:5] == ["h2o", "0.1", "0.1", "50.0", "50.0"]
+    assert lines[6].split() == ["chance", "20.0", "20.0"]
+    assert lines[0].endswith("official protocol, semantics paper")
+    assert not {"settings", "semantics", "failed"} & set(lines[2].split()), "what is the same everywhere has no column"
+
+
+def test_the_comparison_counts_samples_without_an_answer(settings_of: MakeSettings) -> None:
+    summary = summarise(settings_of(), "model", [result("A", "T-1", {"1": 0.5}, selected=4)])
+    lines = comparison_table([summary]).splitlines()
+    assert re.split(r"  +", lines[2])[:6] == ["strategy", "α1", "α2", "T-1", "mean", "failed"]
+    assert lines[4].split()[5] == "3"
+
+
+def test_samples_of_another_commit_are_pointed_out(settings_of: MakeSettings) -> None:
+    about = {"sessions": [{"git": {"commit": "a" * 40}}, {"git": {"commit": "b" * 40}}, {"git": {"commit": None}}]}
+    assert other_commits(about, "b" * 40) == ("a" * 40,)
+    assert other_commits(about, None) == ()
+    text = run_table(summarise(settings_of(), "m", [result("A", "T-1", {"1": 1.0})], ("a" * 40,)))
+    assert "another commit of this program (aaaaaaa) were kept; overwrite=true starts afresh" in text
 
 
 def test_the_comparison_tells_apart_what_else_differs(settings_of: MakeSettings) -> None:
