@@ -36,6 +36,9 @@ class SnapKV(Strategy):
     def needs(self, length: int) -> Needs:
         return Needs(windows=frozenset({self._observed(length)}))
 
+    def promised_recent(self, length: int) -> int:
+        return self._window_and_slots(length)[0]
+
     def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
         length = statistics.length
         recent, important = self._window_and_slots(length)

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from lookm.errors import BudgetError
 from lookm.eviction import prior_positions, with_recent
 from lookm.importance import Needs, Statistics
 from lookm.merging import Merge, merge_evicted
@@ -56,6 +57,12 @@ class LookM(Strategy):
                 first[:RELEASE_SINKS] = True
         important = prior_positions(statistics.column_sums()[:, :past], first, self._slots(is_image))
         return with_recent(important, statistics.length, recent)
+
+    def check_kept(self, kept: Tensor, is_image: Tensor, heads: int) -> None:
+        super().check_kept(kept, is_image, heads)
+        kept_text = (~is_image)[kept].sum(1)
+        if self.text_prior == "union" and bool((kept_text != (~is_image).sum()).any()):
+            raise BudgetError(f"{self.name} evicted text, which the union text prior keeps")
 
     def merge_into(self, keys: Tensor, values: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         return merge_evicted(keys, values, kept, self.merge, semantics=self.semantics)

@@ -102,6 +102,36 @@ class Strategy(ABC):
         length = is_image.numel()
         return length if self._keeps_all(is_image) else min(length, sum(self.window_sizes(length)))
 
+    def promised_recent(self, length: int) -> int:
+        """How many of the prompt's last tokens every head keeps, by definition: M unless a subclass says otherwise."""
+        return self.window_sizes(length)[0]
+
+    def check_kept(self, kept: Tensor, is_image: Tensor, heads: int) -> None:
+        """Compare a choice of positions with what the strategy promises.
+
+        Args:
+            kept: (Hkv, K) int64.
+            is_image: (L,) bool.
+            heads: Hkv.
+
+        Raises:
+            BudgetError: for another number of tokens, positions that are not ascending, or a missing recent window.
+        """
+        length, promised = is_image.numel(), self.promised_tokens(is_image)
+        if kept.shape != (heads, promised):
+            raise BudgetError(
+                f"{self.name} kept {tuple(kept.shape)} (heads, tokens) of {length} tokens; "
+                f"its definition promises {(heads, promised)}"
+            )
+        if promised == 0:
+            return
+        recent = self.promised_recent(length)
+        ascending = (kept.diff(dim=1) > 0).all() & (kept[:, 0] >= 0).all() & (kept[:, -1] < length).all()
+        if not bool(ascending & (recent == 0 or (kept[:, promised - recent] == length - recent).all())):
+            raise BudgetError(
+                f"{self.name} kept positions that are not ascending, or not the last {recent} of {length} tokens"
+            )
+
     def merge_into(self, keys: Tensor, values: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Make the kept cache of one prompt; without merging, a gather. (Hkv, L, D) → (Hkv, K, D)."""
         return merge_evicted(keys, values, kept, "none")
@@ -132,9 +162,5 @@ class Strategy(ABC):
             return CompressedRow(keys, values, kept)
         statistics = attention_statistics(queries, keys, self.needs(length), scaling=scaling)
         kept = self.keep(statistics, is_image)
-        if kept.shape != (heads, promised):
-            raise BudgetError(
-                f"{self.name} kept {tuple(kept.shape)} (heads, tokens) of {length} tokens; "
-                f"its definition promises {(heads, promised)}"
-            )
+        self.check_kept(kept, is_image, heads)
         return CompressedRow(*self.merge_into(keys, values, kept), kept)

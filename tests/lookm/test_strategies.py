@@ -167,6 +167,24 @@ def test_a_strategy_that_keeps_something_else_than_promised_is_an_error() -> Non
         Careless(name="careless").compress_row(layer.queries, layer.keys, layer.values, layer.is_image)
 
 
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ([[0, 1, 1, 8, 9]] * 2, "not ascending"),
+        ([[0, 1, 2, 7, 9]] * 2, "not the last 2 of 10"),
+        ([[-1, 1, 2, 8, 9]] * 2, "not ascending"),
+        ([[0, 1, 2, 3, 4, 5, 9, 10]] * 2, "promises"),
+        ([[0, 2, 3, 8, 9]] * 2, "evicted text"),
+    ],
+)
+def test_a_choice_that_breaks_the_promise_is_an_error(kept: list[list[int]], message: str) -> None:
+    is_image = torch.tensor([False, False, *[True] * 6, False, False])
+    strategy = load_strategy("tp", alpha1=0.2, alpha2=0.3)
+    with pytest.raises(BudgetError, match=message):
+        strategy.check_kept(torch.tensor(kept), is_image, 2)
+    strategy.check_kept(torch.tensor([[0, 1, 3, 8, 9], [0, 1, 7, 8, 9]]), is_image, 2)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_in_half_precision_out(dtype: torch.dtype) -> None:
     layer = random_layer(60, runs=[10, 40])
