@@ -18,6 +18,7 @@ from lookm.models.tiny import ANSWER
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
 PATCH = 8
 TOKENS_PER_IMAGE = (SIZE // PATCH) ** 2
+PROJECTOR_SCALE = 0.2
 INITIALIZER_RANGE = 0.08  # with the usual 0.02 nothing is learnt in the first quarter of an hour
 
 
@@ -98,6 +99,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int, *, micro: bool = 
     )
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
+    with torch.no_grad():  # else an image token starts ten times as long as a word's embedding
+        model.model.multi_modal_projector.linear_2.weight.mul_(PROJECTOR_SCALE)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     return model

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from benchmarks.mini.pictures import Picture, digit_pool
 from benchmarks.mini.sample import IMAGE, Question, Request, Sample
 from benchmarks.mini.seeds import training_rng
-from benchmarks.mini.taxonomy import MiniTask, mini_task
+from benchmarks.mini.taxonomy import MiniTask
 from lookm.models.backbone import IMAGE_HERE, prompt_ids, separated
 from lookm.models.tiny import TEMPLATE
 from scripts.tiny_training.architecture import TOKENS_PER_IMAGE
-from scripts.tiny_training.schedule import WORDS, Stage
+from scripts.tiny_training.exercises import EXERCISES, task_or_exercise
+from scripts.tiny_training.schedule import Stage
 
 IGNORED = -100
 FILMS = ("T-1", "T-3", "T-4", "S-3")
@@ -78,13 +79,13 @@ def draw_example(rng: np.random.Generator, stage: Stage, images: int, vocabulary
     """One example of a task drawn by the stage's shares."""
     codes, shares = zip(*stage.shares.items(), strict=True)
     code = codes[int(rng.choice(len(codes), p=np.array(shares) / sum(shares)))]
-    single = code != WORDS and rng.random() < stage.single
-    if code == WORDS:
-        task, images, questions = mini_task("N-1"), 0, stage.questions
+    single = code not in EXERCISES and rng.random() < stage.single
+    if code in EXERCISES:
+        images, questions = EXERCISES[code].fewest, stage.questions
     else:
-        task = mini_task(code)
         images = max(images, FEWEST_FRAMES) if code in FILMS else images
         questions = 1 if single else min(stage.questions, max(1, images - 1))
+    task = task_or_exercise(code)
     case = int(rng.integers(1 << 30))
     request = Request(rng, digit_pool("train"), images=images, questions=questions, case=case)
     return example(task, task.make(request), vocabulary, with_choices=single or rng.random() < stage.choices)

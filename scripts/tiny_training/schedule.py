@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.mini.taxonomy import TASKS
+from scripts.tiny_training.exercises import PICTURE, WORDS
 
-WORDS = "words"  # N-1's facts without any picture
-EVERY_TASK = {WORDS: 3.0} | {task.task: 1.0 for task in TASKS}
+EVERY_TASK = {task.task: 1.0 for task in TASKS} | dict.fromkeys(("S-2", "S-4", "N-2", "I-1"), 2.0)
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Stage:
         questions: most questions per prompt.
         single: share of the prompts that have one question, as in the evaluation.
         choices: share of the others whose questions list their choices.
-        shares: how often each task, or `WORDS`, is drawn.
+        shares: how often each task or exercise is drawn.
         rate: learning rate at the start of the stage.
         final_rate: learning rate at its end; it falls exponentially in between.
     """
@@ -42,10 +42,10 @@ class Stage:
 
 
 CURRICULUM: tuple[Stage, ...] = (
-    Stage("words", steps=1750, fewest=0, most=0, batches=1, shares={WORDS: 1.0}, rate=3e-3, final_rate=1.2e-3),
-    Stage("few pictures", steps=1500, fewest=2, most=6, rate=2e-3, final_rate=1.5e-3),
-    Stage("more pictures", steps=3000, fewest=4, most=14, rate=1.5e-3),
-    Stage("long prompts", steps=1500, fewest=8, most=40, single=0.3, final_rate=1e-5),
+    Stage("words", 1750, 0, 0, batches=1, shares={WORDS: 1.0}, rate=3e-3, final_rate=1.2e-3),
+    Stage("few pictures", 1000, 2, 6, shares=EVERY_TASK | {WORDS: 6.0, PICTURE: 60.0}),
+    Stage("more pictures", 1500, 4, 12, shares=EVERY_TASK | {WORDS: 2.0, PICTURE: 10.0}),
+    Stage("long prompts", 1000, 8, 40, shares=EVERY_TASK | {PICTURE: 5.0}, single=0.3, final_rate=2e-5),
 )
 
 
