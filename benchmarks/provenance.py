@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change an answer or a score."""
+    """Versions of Python and of those packages that can change an answer or a score and are installed."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
-        found[package] = importlib.metadata.version(package)
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
     return found
 
 

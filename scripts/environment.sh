@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 PYTHON=.venv/bin/python
+export OMP_WAIT_POLICY=PASSIVE  # idle threads sleep: on a busy machine spinning ones take the time of those that work
 wanted=$(cat pyproject.toml constraints.txt | cksum)
 if [ "$(cat .venv/installed 2>/dev/null || true)" != "$wanted" ]; then
     echo "setting up .venv (once; some minutes where torch must be downloaded) …"

@@ -1,0 +1,42 @@
+"""Claims about the eleven-row table."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lookm.registry import strategy_names
+from scripts import mini_table
+
+
+def test_the_table_has_the_paper_s_eleven_rows() -> None:
+    assert len(mini_table.ROWS) == 11
+    assert set(mini_table.ROWS) <= set(strategy_names())
+    assert mini_table.ROWS[0] == "full"
+
+
+def test_the_table_is_written_with_its_command_and_nothing_is_written_after_wrong_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mini_table, "ROWS", ("full", "tp_pmerge"))
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "table"
+    assert mini_table.main(["--output", str(output), "alpha1=7"]) == 2
+    assert not output.exists()
+    assert mini_table.main(["--output", str(output), "limit=1", "task=N-1"]) == 0
+    text = (output / "table.txt").read_text()
+    assert text.startswith("$ python run.py -m strategy=full,tp_pmerge limit=1 task=N-1\n")
+    assert "MileBench-mini" in text
+    result: dict[str, Any] = json.loads((output / "table.json").read_text())
+    assert [row["strategy"] for row in result["rows"]] == ["full", "tp_pmerge"]
+    assert result["rows"][1]["tasks"]["N-1"]["n"] == 1
+    assert result["hardware"]["processor"]
+
+
+def test_a_crashed_sweep_is_the_exit_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(
+        mini_table.subprocess, "run", lambda *args, **kwargs: subprocess.CompletedProcess(args, returncode=1)
+    )
+    assert mini_table.main(["--output", str(tmp_path / "none")]) == 1
