@@ -16,7 +16,8 @@ from torch.nn import functional
 from transformers import AttentionInterface, LlavaForConditionalGeneration
 
 from lookm.errors import LookmError
-from scripts.tiny_training.batches import IGNORED, Batch, Vocabulary, draw_batches
+from scripts.tiny_training.batches import Batch, draw_batches
+from scripts.tiny_training.examples import IGNORED, Vocabulary
 from scripts.tiny_training.schedule import Stage, stage_at
 
 STATE = "training_state.pt"

@@ -1,12 +1,14 @@
-"""The curriculum: words alone, then a few pictures, then prompts as long as the evaluation's."""
+"""The curriculum: facts alone, then named pictures, then all tasks, then prompts as long as the evaluation's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.mini.taxonomy import TASKS
-from scripts.tiny_training.exercises import PICTURE, WORDS
+from scripts.tiny_training.exercises import WORDS
+from scripts.tiny_training.recall import ALBUM, RECITE
 
-EVERY_TASK = {task.task: 1.0 for task in TASKS} | dict.fromkeys(("S-2", "S-4", "N-2", "I-1"), 2.0)
+HARDER = dict.fromkeys(("S-2", "S-4", "S-5", "N-2", "T-2", "I-1"), 2.0)
+EVERY_TASK = {task.task: 1.0 for task in TASKS} | HARDER
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,12 @@ class Stage:
     final_rate: float = 1e-3
 
 
+NAMED = {RECITE: 1.0, WORDS: 1.0, ALBUM: 10.0, "N-1": 1.0, "N-2": 1.0, "S-2": 1.0}
 CURRICULUM: tuple[Stage, ...] = (
-    Stage("words", 1750, 0, 0, batches=1, shares={WORDS: 1.0}, rate=3e-3, final_rate=1.2e-3),
-    Stage("few pictures", 1000, 2, 6, shares=EVERY_TASK | {WORDS: 6.0, PICTURE: 60.0}),
-    Stage("more pictures", 1500, 4, 12, shares=EVERY_TASK | {WORDS: 2.0, PICTURE: 10.0}),
-    Stage("long prompts", 1000, 8, 40, shares=EVERY_TASK | {PICTURE: 5.0}, single=0.3, final_rate=2e-5),
+    Stage("words", 250, 0, 0, tokens=2_000, batches=1, shares={RECITE: 1.0, WORDS: 0.5}),
+    Stage("album", 500, 1, 6, tokens=4_000, shares=NAMED),
+    Stage("tasks", 750, 3, 8, tokens=5_000, shares=EVERY_TASK | {RECITE: 0.5, WORDS: 0.5, ALBUM: 4.0}),
+    Stage("long prompts", 750, 6, 24, shares=EVERY_TASK | {ALBUM: 1.0}, single=0.3, final_rate=1e-4),
 )
 
 

@@ -28,7 +28,7 @@ def words(sample: Sample) -> list[object]:
 
 
 def test_there_is_one_dataset_for_each_task_of_milebench() -> None:
-    expected = "T-1 T-2 T-3 T-4 S-1 S-2 S-3 S-4 S-5 N-1 N-2 I-1".split()
+    expected = ["T-1", "T-2", "T-3", "T-4", "S-1", "S-2", "S-3", "S-4", "S-5", "N-1", "N-2", "I-1"]
     assert [task.task for task in TASKS] == expected
     assert len({task.dataset for task in TASKS}) == len(expected)
 

@@ -1,6 +1,8 @@
 """Prompts and images become inputs, tokens become answers: checked with an untrained tiny LLaVA."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import pytest
@@ -33,11 +35,11 @@ def picture(seed: int, size: tuple[int, int] = (32, 32), mode: str = "RGB") -> I
 def plain_ids(prompt: str) -> list[int]:
     """Written out slowly: one piece or one image after the other, in the order in which they stand."""
     prompt = prompt.replace(f"{IMAGE_HERE}{IMAGE_HERE}", f"{IMAGE_HERE}\n{IMAGE_HERE}\n")
-    ids = [TOKENIZER.convert_tokens_to_ids("<s>")]
+    ids = [TOKENIZER.vocab["<s>"]]
     rest = prompt + "ANSWER:"
     while rest:
         if rest.startswith(IMAGE_HERE):
-            ids += [TOKENIZER.convert_tokens_to_ids(IMAGE)] * 16
+            ids += [TOKENIZER.vocab[IMAGE]] * 16
             rest = rest[len(IMAGE_HERE) :]
         else:
             piece = rest.split(IMAGE_HERE)[0]
@@ -103,7 +105,9 @@ def test_a_prompt_without_images_has_no_pixels(backbone: Backbone) -> None:
 
 
 def test_pixels_have_the_models_dtype(backbone: Backbone) -> None:
-    half = dataclasses.replace(backbone, model=build_model(TOKENIZER, 1_000_000, micro=True).to(torch.bfloat16))
+    half_model = build_model(TOKENIZER, 1_000_000, micro=True)
+    torch.nn.Module.to(half_model, dtype=torch.bfloat16)
+    half = dataclasses.replace(backbone, model=half_model)
     assert half.inputs([IMAGE_HERE], [[picture(0)]])["pixel_values"].dtype == torch.bfloat16
 
 
@@ -122,9 +126,11 @@ def test_answers_drop_special_tokens_and_outer_spaces(backbone: Backbone) -> Non
 def test_a_row_in_a_batch_gets_the_answer_it_gets_alone(backbone: Backbone) -> None:
     prompts, images = [f"a b c{IMAGE_HERE}", f"{IMAGE_HERE} d"], [[picture(0)], [picture(1)]]
 
+    generate = cast("Callable[..., torch.Tensor]", backbone.model.generate)
+
     def generated(which: slice) -> list[str]:
         batch = backbone.inputs(prompts[which], images[which])
-        output = backbone.model.generate(**batch, max_new_tokens=4, do_sample=False)
+        output = generate(**batch, max_new_tokens=4, do_sample=False)
         return backbone.answers(output[:, batch["input_ids"].shape[1] :])
 
     assert generated(slice(0, 2)) == generated(slice(0, 1)) + generated(slice(1, 2))

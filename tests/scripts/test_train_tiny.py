@@ -13,24 +13,27 @@ from benchmarks.mini.pictures import digit_pool
 from benchmarks.mini.sample import Request
 from benchmarks.mini.seeds import evaluation_rng
 from benchmarks.mini.taxonomy import TASKS, MiniTask
+from benchmarks.mini.words import NAMES
 from benchmarks.mini.writer import annotation_entry
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone
 from lookm.models.tiny import TEMPLATE, load_tiny
 from scripts import train_tiny
 from scripts.tiny_training.architecture import build_image_processor, build_model, build_tokenizer
-from scripts.tiny_training.batches import IGNORED, Batch, collate, draw_batches, example
+from scripts.tiny_training.batches import Batch, collate, draw_batches
 from scripts.tiny_training.corpus import corpus
+from scripts.tiny_training.examples import IGNORED, example
 from scripts.tiny_training.exercises import EXERCISES, PICTURE, WORDS
 from scripts.tiny_training.loop import STATE, Training, answer_loss, train
+from scripts.tiny_training.recall import ALBUM, RECALLS, RECITE
 from scripts.tiny_training.schedule import CURRICULUM, EVERY_TASK, Stage, stage_at
 
 SEED = 1_000_000
 TOKENIZER = build_tokenizer(corpus(SEED))
 VOCABULARY = train_tiny.vocabulary_of(TOKENIZER)
 SHORT = (
-    Stage("words", 3, 0, 0, tokens=300, batches=1, shares={WORDS: 1.0}),
-    Stage("pictures", 3, 2, 4, tokens=600, batches=2, shares=EVERY_TASK | {PICTURE: 1.0}),
+    Stage("words", 3, 0, 0, tokens=300, batches=1, shares={WORDS: 1.0, RECITE: 1.0}),
+    Stage("pictures", 3, 2, 4, tokens=600, batches=2, shares=EVERY_TASK | {PICTURE: 1.0, ALBUM: 1.0}),
 )
 
 
@@ -42,9 +45,7 @@ def run(training: Training, steps: int) -> list[float]:
     stop = training.step + steps
     return [
         loss
-        for _, loss, _ in train(
-            training, SHORT, VOCABULARY, bfloat16=False, until=lambda current: current.step >= stop
-        )
+        for _, loss, _ in train(training, SHORT, VOCABULARY, bfloat16=False, until=lambda current: current.step >= stop)
     ]
 
 
@@ -102,11 +103,42 @@ def test_a_training_prompt_is_the_evaluations_prompt(task: MiniTask) -> None:
 @pytest.mark.parametrize("task", [*TASKS, *EXERCISES.values()], ids=lambda task: task.task)
 def test_exactly_the_answers_are_learnt(task: MiniTask) -> None:
     rng = np.random.default_rng(0)
-    sample = task.make(Request(rng, digit_pool("train"), images=max(6, task.fewest) * (task.task != WORDS), questions=3))
+    sample = task.make(
+        Request(rng, digit_pool("train"), images=max(6, task.fewest) * (task.task != WORDS), questions=3)
+    )
     learnt = example(task, sample, VOCABULARY)
     assert learnt.ids[1:][learnt.targets[:-1] != IGNORED].tolist() == learnt.targets[learnt.targets != IGNORED].tolist()
     text = TOKENIZER.decode(learnt.targets[learnt.targets != IGNORED])
     assert text == "".join(question.sentence + TOKENIZER.eos_token for question in sample.questions)
+
+
+def test_the_first_head_begins_by_looking_at_the_token_before() -> None:
+    model = build_model(TOKENIZER, SEED).eval().requires_grad_(False)
+    model.set_attn_implementation("eager")
+    ids = torch.from_numpy(np.random.default_rng(0).permutation(len(TOKENIZER))[None, :200])
+    ids[ids == VOCABULARY.image] = VOCABULARY.pad
+    heads = model(input_ids=ids, output_attentions=True).attentions[0][0]  # (H, L, L)
+    before = heads.diagonal(offset=-1, dim1=-2, dim2=-1).mean(-1)  # (H,)
+    assert float(before[0]) > 0.8
+    assert float(before[1:].max()) < 0.2
+
+
+@pytest.mark.parametrize("images", [1, 5, 40])
+@pytest.mark.parametrize("name", [RECITE, ALBUM])
+def test_a_recall_learns_the_values_that_stand_behind_their_names(name: str, images: int) -> None:
+    learnt = RECALLS[name](np.random.default_rng(images), images, VOCABULARY)
+    assert learnt.ids[1:][learnt.targets[:-1] != IGNORED].tolist() == learnt.targets[learnt.targets != IGNORED].tolist()
+    prompt, answers = str(TOKENIZER.decode(learnt.ids)).split("ANSWER:")
+    values = str(TOKENIZER.decode(learnt.targets[learnt.targets != IGNORED])).split()
+    said = answers.split()
+    assert [word for word in said if word not in NAMES] == values
+    asked = [word for word in said if word in NAMES]
+    assert all(f" {word}" in prompt for word in asked)
+    assert (learnt.ids == VOCABULARY.image).sum() == 16 * len(learnt.pictures)
+    assert (len(learnt.pictures) > 0) == (name == ALBUM)
+    if name == RECITE:
+        assert len(asked) == 20
+        assert all(f" {a} {b}." in prompt for a, b in zip(asked, values, strict=True))
 
 
 def test_a_step_is_a_function_of_seed_and_number() -> None:
@@ -119,16 +151,14 @@ def test_a_step_is_a_function_of_seed_and_number() -> None:
 
 
 def test_padding_and_batching_do_not_change_the_loss() -> None:
-    model = build_model(TOKENIZER, SEED, micro=True)
+    model = build_model(TOKENIZER, SEED, micro=True).requires_grad_(False)
     batches = draw_batches(SEED, 4, SHORT[1], VOCABULARY)
     rows = [
         Batch(batch.ids[i : i + 1, : int((batch.ids[i] != VOCABULARY.pad).sum())], batch.targets[i : i + 1], None)
         for batch in draw_batches(SEED, 0, SHORT[0], VOCABULARY)
         for i in range(len(batch.ids))
     ]
-    alone = sum(
-        float(answer_loss(model, Batch(row.ids, row.targets[:, : row.ids.shape[1]], None))[0]) for row in rows
-    )
+    alone = sum(float(answer_loss(model, Batch(row.ids, row.targets[:, : row.ids.shape[1]], None))[0]) for row in rows)
     together = sum(float(answer_loss(model, batch)[0]) for batch in draw_batches(SEED, 0, SHORT[0], VOCABULARY))
     assert alone == pytest.approx(together, rel=1e-4)
     assert len(batches) == 2
@@ -176,5 +206,5 @@ def test_wrong_input_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("content", [b"", b"not a state", b"PK\x03\x04"])
 def test_a_broken_state_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / STATE).write_bytes(content)
-    with pytest.raises(LookmError, match="cannot be resumed .*: delete .* to start afresh"):
+    with pytest.raises(LookmError, match=r"cannot be resumed .*: delete .* to start afresh"):
         new_training().load(tmp_path)

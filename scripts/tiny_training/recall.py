@@ -1,0 +1,74 @@
+"""Dense exercises in retrieval: many facts or pictures with names, then names again, each to be followed by its own."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.mini.pictures import Picture, digit_pool
+from benchmarks.mini.sample import Request
+from benchmarks.mini.words import COLOURS, DIGITS, NAMES
+from lookm.models.tiny import ANSWER
+from scripts.tiny_training.architecture import TOKENS_PER_IMAGE
+from scripts.tiny_training.examples import IGNORED, Example, Vocabulary
+from scripts.tiny_training.exercises import shown
+
+RECITE, ALBUM = "recite", "album"
+MOST_FACTS = 8
+MOST_PICTURES = 12
+RECITED = 20
+
+
+def recite(rng: np.random.Generator, images: int, vocabulary: Vocabulary) -> Example:
+    """Up to eight badges or colours, then twenty names of them, each with its value; no pictures."""
+    names = draw_names(rng, int(rng.integers(2, MOST_FACTS + 1)))
+    badges = rng.random() < 0.6
+    values = list(DIGITS if badges else COLOURS)
+    told = [f" {values[int(rng.integers(len(values)))]}" for _ in names]
+    fact = "The badge" if badges else "Colour"
+    facts = [f" {fact} of{name}{value}." for name, value in zip(names, told, strict=True)]
+    ids = [vocabulary.bos]
+    for text in ("Find the fact.\n", *facts):
+        ids += vocabulary.encode(text)
+    return recalled(rng, ids, list(zip(names, told, strict=True)), (), RECITED, vocabulary)
+
+
+def album(rng: np.random.Generator, images: int, vocabulary: Vocabulary) -> Example:
+    """Up to `images` named pictures of any kind, then their names, each with the words that tell what it shows."""
+    names = draw_names(rng, int(rng.integers(1, max(1, min(images, MOST_PICTURES)) + 1)))
+    ids, pictures, words = [vocabulary.bos, *vocabulary.encode("Read the slides.\n")], [], []
+    for name in names:
+        picture, text = shown(Request(rng, digit_pool("train"), images=1, case=int(rng.integers(1 << 20))))
+        ids += [*vocabulary.encode(name), *[vocabulary.image] * TOKENS_PER_IMAGE]
+        pictures.append(picture)
+        words.append(f" {text}")
+    times = max(8, min(16, 2 * len(names)))
+    return recalled(rng, ids, list(zip(names, words, strict=True)), tuple(pictures), times, vocabulary)
+
+
+def draw_names(rng: np.random.Generator, count: int) -> list[str]:
+    """Different names, each with the space before it."""
+    return [f" {NAMES[i]}" for i in rng.permutation(len(NAMES))[:count]]
+
+
+def recalled(
+    rng: np.random.Generator,
+    ids: list[int],
+    pairs: list[tuple[str, str]],
+    pictures: tuple[Picture, ...],
+    times: int,
+    vocabulary: Vocabulary,
+) -> Example:
+    """The prompt `ids`, then `times` pairs in random order; only the second parts of the pairs are learnt."""
+    order: list[int] = []
+    while len(order) < times:
+        order += [int(i) for i in rng.permutation(len(pairs))]
+    ids = [*ids, *vocabulary.encode(ANSWER)]
+    targets = [IGNORED] * len(ids)
+    for i in order[:times]:
+        name, value = (vocabulary.encode(text) for text in pairs[i])
+        ids += name + value
+        targets += [IGNORED] * (len(name) - 1) + value + [IGNORED]
+    return Example(np.array(ids), np.array(targets), pictures)
+
+
+RECALLS: dict[str, Callable[[np.random.Generator, int, Vocabulary], Example]] = {RECITE: recite, ALBUM: album}

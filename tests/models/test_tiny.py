@@ -1,0 +1,65 @@
+"""The tiny LLaVA that is shipped: it loads by itself, is small, and answers held-out questions."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from benchmarks.mini.benchmark import mini_benchmark
+from lookm.errors import LookmError
+from lookm.models.tiny import SHIPPED, load_tiny
+from scripts.tiny_training.examination import examine_dataset
+
+PARTS = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "processor_config.json"}
+
+
+def test_the_shipped_folder_is_complete_and_at_most_ten_megabytes() -> None:
+    files = {file.name: file.stat().st_size for file in SHIPPED.iterdir()}
+    assert PARTS | {"README.md", "tokenizer_config.json"} == set(files)
+    assert sum(files.values()) <= 10_000_000
+
+
+def test_the_model_loads_without_this_package() -> None:
+    model = LlavaForConditionalGeneration.from_pretrained(SHIPPED)
+    assert type(model).__name__ == "LlavaForConditionalGeneration"
+    assert 1e6 <= sum(p.numel() for p in model.parameters()) <= 4e6
+    text = model.config.get_text_config()
+    assert text.num_attention_heads == text.num_key_value_heads
+    assert text.hidden_size // text.num_attention_heads >= 16
+    assert text.max_position_embeddings >= 2048
+    assert AutoProcessor.from_pretrained(SHIPPED).image_token == "<image>"
+
+
+def test_the_processor_makes_the_same_inputs_as_the_backbone() -> None:
+    image, backbone = Image.new("RGB", (32, 32), (200, 30, 90)), load_tiny()
+    mine = backbone.inputs([" ada<ImageHere> bob"], [[image]])
+    theirs = AutoProcessor.from_pretrained(SHIPPED)(
+        images=[image], text="<s> ada<image> bobANSWER:", return_tensors="pt"
+    )
+    assert torch.equal(mine["input_ids"], theirs["input_ids"])
+    assert torch.allclose(mine["pixel_values"], theirs["pixel_values"])
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_it_is_loaded_in_evaluation_mode_and_in_the_dtype_asked_for(dtype: str, expected: torch.dtype) -> None:
+    backbone = load_tiny(dtype=dtype, batch_size=3)
+    assert not backbone.model.training
+    assert backbone.model.dtype == expected
+    assert (backbone.n_tokens_per_image, backbone.batch_size) == (16, 3)
+
+
+def test_wrong_folders_and_dtypes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LookmError, match=r"no model in .*: train one with"):
+        load_tiny(path=tmp_path)
+    with pytest.raises(LookmError, match="dtype 'int8' is none of float32"):
+        load_tiny(dtype="int8")
+
+
+@pytest.mark.parametrize("task", ["N-1", "N-2", "I-1"])
+def test_the_shipped_weights_answer_held_out_questions(tmp_path: Path, task: str) -> None:
+    benchmark = mini_benchmark(tmp_path, samples=16, seed=1)
+    benchmark.prepare()
+    info = next(info for info in benchmark.datasets if info.task == task)
+    assert examine_dataset(load_tiny(), benchmark, info).score >= 0.7
