@@ -14,6 +14,9 @@ A `LlavaForConditionalGeneration` of {parameters:.2f} M parameters (Llama decode
 CLIP vision tower: 2 layers; 32 × 32 images, 16 tokens each), trained on generated prompts of MileBench-mini's twelve
 tasks. It exists so that the whole harness runs on a laptop; it knows nothing else.
 
+Before the first step one head of layer 0 looks at the token before and two heads of layer 1 compare with what it writes
+(`look_back` in `scripts/tiny_training/architecture.py`): the circuit of retrieval is given, and then trained further.
+
 Made by `{command}` with seed {seed}: {steps:,} optimiser steps of AdamW on the answers' tokens, {minutes:.0f} minutes
 on {hardware}. Training and evaluation share no seed (training starts at 1,000,000, evaluation ends
 below) and no handwritten digit.
