@@ -47,8 +47,8 @@ NAMED = {RECITE: 1.0, WORDS: 1.0, ALBUM: 10.0, "N-1": 1.0, "N-2": 1.0, "S-2": 1.
 CURRICULUM: tuple[Stage, ...] = (
     Stage("words", 250, 0, 0, tokens=2_000, batches=1, shares={RECITE: 1.0, WORDS: 0.5}),
     Stage("album", 500, 1, 6, tokens=4_000, shares=NAMED),
-    Stage("tasks", 750, 3, 8, tokens=5_000, shares=EVERY_TASK | {RECITE: 0.5, WORDS: 0.5, ALBUM: 4.0}),
-    Stage("long prompts", 750, 6, 24, shares=EVERY_TASK | {ALBUM: 1.0}, single=0.3, final_rate=1e-4),
+    Stage("tasks", 500, 3, 8, tokens=5_000, shares=EVERY_TASK | {RECITE: 0.5, WORDS: 0.5, ALBUM: 4.0}),
+    Stage("long prompts", 450, 6, 40, tokens=7_000, shares=EVERY_TASK | {ALBUM: 1.0}, single=0.3, final_rate=1e-4),
 )
 
 
