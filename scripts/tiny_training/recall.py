@@ -1,18 +1,19 @@
-"""Dense exercises in retrieval: many facts or pictures with names, then names again, each to be followed by its own."""
+"""Dense exercises in retrieval: many facts or pictures, then names or looks again, each to be followed by its own."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.mini.pictures import Picture, digit_pool
+from benchmarks.mini.pictures import Picture, digit_pool, draw_beside_car, draw_digit
 from benchmarks.mini.sample import Request
-from benchmarks.mini.words import COLOURS, DIGITS, NAMES
+from benchmarks.mini.tasks.needles import any_thing
+from benchmarks.mini.words import COLOURS, DIGITS, NAMES, SIDES
 from lookm.models.tiny import ANSWER
 from scripts.tiny_training.architecture import TOKENS_PER_IMAGE
 from scripts.tiny_training.examples import IGNORED, Example, Vocabulary
 from scripts.tiny_training.exercises import shown
 
-RECITE, ALBUM = "recite", "album"
+RECITE, ALBUM, FIND = "recite", "album", "find"
 MOST_FACTS = 8
 MOST_PICTURES = 12
 RECITED = 20
@@ -45,6 +46,29 @@ def album(rng: np.random.Generator, images: int, vocabulary: Vocabulary) -> Exam
     return recalled(rng, ids, list(zip(names, words, strict=True)), tuple(pictures), times, vocabulary)
 
 
+def find(rng: np.random.Generator, images: int, vocabulary: Vocabulary) -> Example:
+    """Coloured numbers and things beside cars, then what is to be found, each with its number or its side."""
+    pairs: dict[str, str] = {}
+    pictures: list[Picture] = []
+    for _ in range(int(rng.integers(2, max(2, min(images, MOST_PICTURES)) + 1))):
+        colour, shape = any_thing(rng)
+        if rng.random() < 0.5:
+            digit = int(rng.integers(10))
+            sought, told = f" {colour} number", f" {digit}"
+            picture = draw_digit(rng, digit_pool("train"), digit, colour)
+        else:
+            side = SIDES[int(rng.integers(len(SIDES)))]
+            sought, told = f" {colour} {shape}", f" {side}"
+            picture = draw_beside_car(rng, colour, shape, side)
+        if sought not in pairs:
+            pairs[sought] = told
+            pictures.append(picture)
+    ids = [vocabulary.bos, *vocabulary.encode("Find the number.\n")]
+    ids += [vocabulary.image] * (TOKENS_PER_IMAGE * len(pictures))
+    times = max(8, min(16, 2 * len(pictures)))
+    return recalled(rng, ids, list(pairs.items()), tuple(pictures), times, vocabulary)
+
+
 def draw_names(rng: np.random.Generator, count: int) -> list[str]:
     """Different names, each with the space before it."""
     return [f" {NAMES[i]}" for i in rng.permutation(len(NAMES))[:count]]
@@ -71,4 +95,8 @@ def recalled(
     return Example(np.array(ids), np.array(targets), pictures)
 
 
-RECALLS: dict[str, Callable[[np.random.Generator, int, Vocabulary], Example]] = {RECITE: recite, ALBUM: album}
+RECALLS: dict[str, Callable[[np.random.Generator, int, Vocabulary], Example]] = {
+    RECITE: recite,
+    ALBUM: album,
+    FIND: find,
+}

@@ -25,7 +25,7 @@ from scripts.tiny_training.corpus import corpus
 from scripts.tiny_training.examples import IGNORED, example
 from scripts.tiny_training.exercises import EXERCISES, PICTURE, WORDS
 from scripts.tiny_training.loop import STATE, Training, answer_loss, train
-from scripts.tiny_training.recall import ALBUM, RECALLS, RECITE
+from scripts.tiny_training.recall import ALBUM, FIND, RECALLS, RECITE
 from scripts.tiny_training.schedule import CURRICULUM, EVERY_TASK, Stage, stage_at
 
 SEED = 1_000_000
@@ -139,6 +139,20 @@ def test_a_recall_learns_the_values_that_stand_behind_their_names(name: str, ima
     if name == RECITE:
         assert len(asked) == 20
         assert all(f" {a} {b}." in prompt for a, b in zip(asked, values, strict=True))
+
+
+@pytest.mark.parametrize("images", [2, 8, 40])
+def test_finding_asks_for_one_picture_each_and_learns_the_last_words_alone(images: int) -> None:
+    learnt = RECALLS[FIND](np.random.default_rng(images), images, VOCABULARY)
+    _, answers = str(TOKENIZER.decode(learnt.ids)).split("ANSWER:")
+    words = answers.split()
+    triples = [tuple(words[i : i + 3]) for i in range(0, len(words), 3)]
+    told = {(colour, what): last for colour, what, last in triples}
+    assert len(told) <= len(learnt.pictures) <= 12
+    assert all(told[colour, what] == last for colour, what, last in triples)
+    values = str(TOKENIZER.decode(learnt.targets[learnt.targets != IGNORED])).split()
+    assert values == [last for _, _, last in triples]
+    assert (learnt.ids == VOCABULARY.image).sum() == 16 * len(learnt.pictures)
 
 
 def test_a_step_is_a_function_of_seed_and_number() -> None:
