@@ -1,5 +1,5 @@
 # Sourced by the other scripts: makes .venv from pyproject.toml and constraints.txt, once for each version of the two.
-# Arguments are passed on to pip, for instance an index with a CPU-only torch.
+# pip's own variables, such as PIP_EXTRA_INDEX_URL for a CPU-only torch, are heeded.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -9,6 +9,6 @@ wanted=$(cat pyproject.toml constraints.txt | cksum)
 if [ "$(cat .venv/installed 2>/dev/null || true)" != "$wanted" ]; then
     echo "setting up .venv (once; some minutes where torch must be downloaded) …"
     [ -x "$PYTHON" ] || python3 -m venv .venv
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]" "$@"
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
     echo "$wanted" > .venv/installed
 fi
