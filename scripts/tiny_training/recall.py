@@ -4,19 +4,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.mini.pictures import Picture, digit_pool, draw_beside_car, draw_digit
+from benchmarks.mini.pictures import Picture, digit_pool, draw_beside_car, draw_digit, draw_thing
 from benchmarks.mini.sample import Request
 from benchmarks.mini.tasks.needles import any_thing
+from benchmarks.mini.tasks.objects import THINGS
 from benchmarks.mini.words import COLOURS, DIGITS, NAMES, SIDES
 from lookm.models.tiny import ANSWER
 from scripts.tiny_training.architecture import TOKENS_PER_IMAGE
 from scripts.tiny_training.examples import IGNORED, Example, Vocabulary
 from scripts.tiny_training.exercises import shown
 
-RECITE, ALBUM, FIND = "recite", "album", "find"
+RECITE, ALBUM, FIND, MATCH = "recite", "album", "find", "match"
 MOST_FACTS = 8
 MOST_PICTURES = 12
 RECITED = 20
+MATCHED = 8
 
 
 def recite(rng: np.random.Generator, images: int, vocabulary: Vocabulary) -> Example:
@@ -69,6 +71,26 @@ def find(rng: np.random.Generator, images: int, vocabulary: Vocabulary) -> Examp
     return recalled(rng, ids, list(pairs.items()), tuple(pictures), times, vocabulary)
 
 
+def match(rng: np.random.Generator, images: int, vocabulary: Vocabulary) -> Example:
+    """Named pictures of different things, then eight others of the same things, each with the name it belongs to."""
+    count = int(rng.integers(2, max(2, min(images, MOST_PICTURES)) + 1))
+    names = [vocabulary.encode(name) for name in draw_names(rng, count)]
+    things = [THINGS[i] for i in rng.permutation(len(THINGS))[:count]]
+    picture = [vocabulary.image] * TOKENS_PER_IMAGE
+    ids = [vocabulary.bos, *vocabulary.encode("Find the match.\n")]
+    for name in names:
+        ids += name + picture
+    pictures = [draw_thing(rng, *thing) for thing in things]
+    ids += vocabulary.encode(ANSWER)
+    targets = [IGNORED] * len(ids)
+    for _ in range(MATCHED):
+        i = int(rng.integers(count))
+        pictures.append(draw_thing(rng, *things[i]))
+        ids += picture + names[i]
+        targets += [IGNORED] * (len(picture) - 1) + names[i] + [IGNORED]
+    return Example(np.array(ids), np.array(targets), tuple(pictures))
+
+
 def draw_names(rng: np.random.Generator, count: int) -> list[str]:
     """Different names, each with the space before it."""
     return [f" {NAMES[i]}" for i in rng.permutation(len(NAMES))[:count]]
@@ -99,4 +121,5 @@ RECALLS: dict[str, Callable[[np.random.Generator, int, Vocabulary], Example]] = 
     RECITE: recite,
     ALBUM: album,
     FIND: find,
+    MATCH: match,
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.mini.taxonomy import TASKS
 from scripts.tiny_training.exercises import WORDS
-from scripts.tiny_training.recall import ALBUM, FIND, RECITE
+from scripts.tiny_training.recall import ALBUM, FIND, MATCH, RECITE
 
 HARDER = dict.fromkeys(("S-2", "S-4", "S-5", "N-2", "T-2", "I-1"), 2.0)
 EVERY_TASK = {task.task: 1.0 for task in TASKS} | HARDER
@@ -45,13 +45,15 @@ class Stage:
 
 NAMED = {RECITE: 1.0, WORDS: 1.0, ALBUM: 10.0, "N-1": 1.0, "N-2": 1.0, "S-2": 1.0}
 FOUND = {FIND: 10.0, ALBUM: 1.0, "N-2": 2.0, "S-5": 2.0, "I-1": 2.0, "T-2": 1.0}
-LOOKED_UP = {ALBUM: 1.0, FIND: 2.0}
+LOOKED_UP = EVERY_TASK | {ALBUM: 1.0, FIND: 2.0}
+MATCHED = EVERY_TASK | {"I-1": 4.0, ALBUM: 0.5, FIND: 1.0, MATCH: 6.0}
 CURRICULUM: tuple[Stage, ...] = (
     Stage("words", 250, 0, 0, tokens=2_000, batches=1, shares={RECITE: 1.0, WORDS: 0.5}),
     Stage("album", 500, 1, 6, tokens=4_000, shares=NAMED),
     Stage("tasks", 500, 3, 8, tokens=5_000, shares=EVERY_TASK | {RECITE: 0.5, WORDS: 0.5, ALBUM: 4.0}),
     Stage("find", 300, 2, 8, tokens=4_000, shares=FOUND),
-    Stage("long prompts", 400, 6, 40, tokens=7_000, shares=EVERY_TASK | LOOKED_UP, single=0.3, final_rate=1e-4),
+    Stage("long prompts", 200, 6, 40, tokens=7_000, shares=LOOKED_UP, single=0.3, final_rate=3.2e-4),
+    Stage("match", 350, 6, 40, tokens=7_000, shares=MATCHED, single=0.3, rate=5e-4, final_rate=1e-4),
 )
 
 

@@ -25,7 +25,7 @@ from scripts.tiny_training.corpus import corpus
 from scripts.tiny_training.examples import IGNORED, example
 from scripts.tiny_training.exercises import EXERCISES, PICTURE, WORDS
 from scripts.tiny_training.loop import STATE, Training, answer_loss, train
-from scripts.tiny_training.recall import ALBUM, FIND, RECALLS, RECITE
+from scripts.tiny_training.recall import ALBUM, FIND, MATCH, RECALLS, RECITE
 from scripts.tiny_training.schedule import CURRICULUM, EVERY_TASK, Stage, stage_at
 
 SEED = 1_000_000
@@ -152,6 +152,17 @@ def test_finding_asks_for_one_picture_each_and_learns_the_last_words_alone(image
     assert all(told[colour, what] == last for colour, what, last in triples)
     values = str(TOKENIZER.decode(learnt.targets[learnt.targets != IGNORED])).split()
     assert values == [last for _, _, last in triples]
+    assert (learnt.ids == VOCABULARY.image).sum() == 16 * len(learnt.pictures)
+
+
+@pytest.mark.parametrize("images", [2, 40])
+def test_matching_learns_names_behind_pictures_of_the_same_thing(images: int) -> None:
+    learnt = RECALLS[MATCH](np.random.default_rng(images), images, VOCABULARY)
+    values = str(TOKENIZER.decode(learnt.targets[learnt.targets != IGNORED])).split()
+    named = len(learnt.pictures) - 8
+    assert len(values) == 8
+    assert set(values) <= set(NAMES)
+    assert 2 <= named <= 12
     assert (learnt.ids == VOCABULARY.image).sum() == 16 * len(learnt.pictures)
 
 
