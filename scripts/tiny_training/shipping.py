@@ -28,6 +28,7 @@ def ship(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
         model.set_attn_implementation(implementation)
         processor.save_pretrained(temporary)
         for file in sorted(temporary.iterdir()):
+            file.chmod(0o644)
             file.replace(folder / file.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
