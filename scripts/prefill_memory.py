@@ -9,7 +9,6 @@ GPU. Results go to `results/efficiency/prefill_memory.json`.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -52,9 +51,13 @@ def build(arguments: argparse.Namespace) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval().to(device=arguments.device, dtype=dtype)
 
 
-def resident_bytes() -> int:
-    """Memory of this process now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def resident_bytes(field: str) -> int:
+    """Memory of this process from Linux: now (`VmRSS`) or at its peak since it started (`VmHWM`).
+
+    `getrusage` will not do: its peak begins with that of the process which started this one.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) * 1024
 
 
 def prefill(model: PreTrainedModel, variant: str, ids: Tensor) -> None:
@@ -82,9 +85,9 @@ def measure(variant: str, arguments: argparse.Namespace) -> int:
         prefill(model, variant, ids)
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    before = resident_bytes()
+    before = resident_bytes("VmRSS")
     prefill(model, variant, ids)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return resident_bytes("VmHWM") - before
 
 
 def run_variant(variant: str, argv: list[str]) -> int:
