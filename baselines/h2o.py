@@ -3,11 +3,12 @@
 The authors evict while decoding too; here, as in LOOK-M's comparison, the cache is cut once, after the prompt.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from lookm.eviction import top_positions, with_recent
+from lookm.eviction import heavy_hitters, heavy_hitters_key
 from lookm.importance import Needs, Statistics
 from lookm.strategy import Strategy
 
@@ -19,7 +20,8 @@ class H2O(Strategy):
     def needs(self, length: int) -> Needs:
         return Needs(sums=True)
 
+    def selection_key(self, length: int) -> Hashable:
+        return heavy_hitters_key(*self.window_sizes(length))
+
     def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
-        recent, important = self.window_sizes(statistics.length)
-        scores = statistics.column_sums()[:, : statistics.length - recent]
-        return with_recent(top_positions(scores, important), statistics.length, recent)
+        return heavy_hitters(statistics.column_sums(), *self.window_sizes(statistics.length))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lookm.eviction import top_positions, with_recent
+from lookm.eviction import heavy_hitters, top_positions, with_recent
 from lookm.importance import Needs, Statistics
 from lookm.strategy import Strategy
 
@@ -34,9 +34,9 @@ class RoCo(Strategy):
     def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
         length = statistics.length
         recent, important = self.window_sizes(length)
-        past = length - recent
         if self.semantics == "release":
-            return with_recent(top_positions(statistics.column_sums()[:, :past], important), length, recent)
+            return heavy_hitters(statistics.column_sums(), recent, important)
+        past = length - recent
         assert statistics.sums is not None
         assert statistics.squares is not None
         seen = torch.arange(length, 0, -1, device=is_image.device)  # c_j = L − j queries see key j

@@ -62,7 +62,7 @@ def look_once_attention(
         mask = layer.decode_mask()
         return sdpa_attention_forward(module, query, key, value, mask, dropout, scaling, is_causal=False)
     output = _prefill(module, query, key, value, cache.prompt.starts, dropout, scaling)
-    cache.compress(index, query, scaling)
+    cache.compress(index, query, scaling, None)
     return output, None
 
 

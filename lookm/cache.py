@@ -10,8 +10,9 @@ from transformers.cache_utils import Cache, DynamicLayer
 from lookm.errors import BudgetError, LookmError
 from lookm.prompt import Prompt
 from lookm.report import Report
+from lookm.sharing import CompressedRow, compress_many
 from lookm.stopwatch import Mark, Stopwatch
-from lookm.strategy import CompressedRow, Strategy
+from lookm.strategy import Strategy
 
 
 @dataclass(frozen=True)
@@ -107,19 +108,23 @@ class CompressedLayer(DynamicLayer):
         """Keys that the next queries will meet, and their offset."""
         return (0 if self.keys is None else self.keys.shape[-2]) + query_length, 0
 
-    def compress(self, strategy: Strategy, prompt: Prompt, queries: Tensor, scaling: float | None) -> LayerSizes:
-        """Replace the full cache by what the strategy keeps; queries are (B, Hq, L, D)."""
+    def compress(
+        self, strategy: Strategy, prompt: Prompt, queries: Tensor, scaling: float | None, log_sum_exp: Tensor | None
+    ) -> LayerSizes:
+        """Replace the full cache by what the strategy keeps; queries are (B, Hq, L, D), log_sum_exp (B, Hq, L)."""
         assert self.keys is not None
         assert self.values is not None
         full_keys, full_values = self.keys, self.values
         rows = [
-            strategy.compress_row(
+            compress_many(
+                [strategy],
                 queries[row, :, start:],
                 full_keys[row, :, start:],
                 full_values[row, :, start:],
                 prompt.row_is_image(row).to(full_keys.device),
                 scaling=scaling,
-            )
+                log_sum_exp=None if log_sum_exp is None else log_sum_exp[row, :, start:],
+            )[0]
             for row, start in enumerate(prompt.starts)
         ]
         self.compressed = True
@@ -177,11 +182,18 @@ class LookOnceCache(Cache):
         image_tokens = torch.stack([prompt.row_is_image(row).sum() for row in range(len(prompt.starts))])
         self.record = PromptRecord(strategy, prompt.row_lengths(), image_tokens, [None] * n_layers)
 
-    def compress(self, layer_index: int, queries: Tensor, scaling: float | None) -> None:
-        """Compress a layer whose attention has just been computed; queries are (B, Hq, L, D)."""
+    def compress(self, layer_index: int, queries: Tensor, scaling: float | None, log_sum_exp: Tensor | None) -> None:
+        """Compress a layer whose attention has just been computed.
+
+        Args:
+            layer_index: which layer.
+            queries: (B, Hq, L, D), after the rotary embedding.
+            scaling: factor on Q Kᵀ.
+            log_sum_exp: (B, Hq, L) float32 of the attention kernel, or None.
+        """
         begin = Mark.now(queries.device)
         self.record.layers[layer_index] = self.compressed_layers[layer_index].compress(
-            self.strategy, self.prompt, queries, scaling
+            self.strategy, self.prompt, queries, scaling, log_sum_exp
         )
         end = Mark.now(queries.device)
         self.record.compressing.add(begin, end)

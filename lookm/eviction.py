@@ -3,31 +3,33 @@
 LOOK-M, arXiv 2406.18139, Eqs. 5–8. Every function works on one prompt; ties go to the earlier position.
 """
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 
 
-def top_positions(scores: Tensor, n: int, *, among: Tensor | None = None) -> Tensor:
-    """The n highest-scored positions of each head, best first.
+def top_positions(scores: Tensor, n: int) -> Tensor:
+    """The n ≤ L highest-scored positions of each head, best first: (H, L) float32 → (H, n) int64."""
+    return scores.argsort(dim=-1, descending=True, stable=True)[:, :n]
 
-    Args:
-        scores: (H, L) float32.
-        n: how many, at most the number of candidates.
-        among: candidate positions (P,) int64 in ascending order, by default all.
 
-    Returns:
-        (H, n) int64.
-    """
-    candidates = scores if among is None else scores[:, among]
-    order = candidates.argsort(dim=-1, descending=True, stable=True)[:, :n]
-    return order if among is None else among[order]
+def heavy_hitters(scores: Tensor, recent: int, important: int) -> Tensor:
+    """The last `recent` positions and the `important` highest-scored before them: (H, L) → (H, K) int64, ascending."""
+    length = scores.shape[1]
+    return with_recent(top_positions(scores[:, : length - recent], important), length, recent)
+
+
+def heavy_hitters_key(recent: int, important: int, text_prior: str = "off", sinks: int = 0) -> Hashable:
+    """The selection key of strategies that choose by column sums: all that their choice depends on."""
+    return "column sums", recent, important, text_prior, sinks
 
 
 def prior_positions(scores: Tensor, first: Tensor, n: int) -> Tensor:
     """The n highest-scored positions when those marked `first` outrank all others (Eq. 5).
 
-    Adding max(S) to the marked scores has this effect in exact arithmetic; two choices keep it exact in float32,
-    where the sum would swallow small scores and make ties.
+    Adding max(S) to the marked scores has this effect in exact arithmetic; two stable sorts keep it exact in float32,
+    where the sum would swallow small scores and make ties. Neither waits for the device.
 
     Args:
         scores: (H, P) float32.
@@ -37,12 +39,9 @@ def prior_positions(scores: Tensor, first: Tensor, n: int) -> Tensor:
     Returns:
         (H, n) int64.
     """
-    marked, others = first.nonzero().squeeze(1), (~first).nonzero().squeeze(1)
-    n_marked = min(n, marked.numel())
-    return torch.cat(
-        [top_positions(scores, n_marked, among=marked), top_positions(scores, n - n_marked, among=others)],
-        dim=1,
-    )
+    by_score = scores.argsort(dim=-1, descending=True, stable=True)
+    rank = (~first)[by_score].to(torch.uint8).argsort(dim=-1, stable=True)[:, :n]
+    return by_score.gather(1, rank)
 
 
 def with_recent(important: Tensor, length: int, recent: int) -> Tensor:
@@ -53,6 +52,6 @@ def with_recent(important: Tensor, length: int, recent: int) -> Tensor:
 
 def evicted_positions(kept: Tensor, length: int) -> Tensor:
     """The complement of `kept` (H, K) in 0 … length − 1, ascending: (H, length − K) int64."""
-    heads, n_kept = kept.shape
-    is_evicted = torch.ones(heads, length, dtype=torch.bool, device=kept.device).scatter_(1, kept, False)
-    return is_evicted.nonzero()[:, 1].view(heads, length - n_kept)
+    before = kept - torch.arange(kept.shape[1], device=kept.device)  # evicted tokens before each kept one
+    order = torch.arange(length - kept.shape[1], device=kept.device).expand(kept.shape[0], -1).contiguous()
+    return order + torch.searchsorted(before, order, right=True)

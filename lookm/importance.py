@@ -54,7 +54,13 @@ class Statistics:
 
 
 def attention_statistics(
-    queries: Tensor, keys: Tensor, needs: Needs, *, scaling: float | None = None, block: int | None = None
+    queries: Tensor,
+    keys: Tensor,
+    needs: Needs,
+    *,
+    scaling: float | None = None,
+    log_sum_exp: Tensor | None = None,
+    block: int | None = None,
 ) -> Statistics:
     """Sum the causal attention weights of one prompt over its queries.
 
@@ -63,6 +69,7 @@ def attention_statistics(
         keys: (Hkv, L, D); Hq is a multiple of Hkv.
         needs: the sums to make.
         scaling: factor on Q Kᵀ, by default 1 / √D.
+        log_sum_exp: (Hq, L) float32 as the attention kernel computed it, or None.
         block: queries at a time, by default as many as `lookm.blocks` allows.
 
     Returns:

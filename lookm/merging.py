@@ -5,6 +5,7 @@ head by head; keys and values are merged alike. Everything accumulates in float3
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -32,6 +33,15 @@ class Matches:
     similarity: Tensor
 
 
+@dataclass(frozen=True)
+class Sums:
+    """Sums over the evicted tokens of each kept one, float32: keys (H, K, D), values (H, K, Dv), counts (H, K)."""
+
+    keys: Tensor
+    values: Tensor
+    counts: Tensor
+
+
 def match_evicted(keys: Tensor, kept: Tensor, *, block: int | None = None) -> Matches:
     """Find each evicted token's most similar kept token (Eq. 9).
 
@@ -50,30 +60,80 @@ def match_evicted(keys: Tensor, kept: Tensor, *, block: int | None = None) -> Ma
     return Matches(evicted, target, similarity)
 
 
+class KeptSet:
+    """One layer's kept positions, and all that the ways of merging into them share, made when first asked for.
+
+    Averaged and pivotal merging combine one sum over the evicted tokens; weighted merging has its own. The cosine
+    similarities are made once for all.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, kept: Tensor) -> None:
+        """Keys (H, L, D), values (H, L, Dv) and kept positions (H, K) int64 ascending."""
+        self.keys, self.values, self.kept = keys, values, kept
+
+    @cached_property
+    def gathered(self) -> tuple[Tensor, Tensor]:
+        """Keys (H, K, D) and values (H, K, Dv) of the kept tokens as they are."""
+        return _rows(self.keys, self.kept), _rows(self.values, self.kept)
+
+    @cached_property
+    def matches(self) -> Matches:
+        """Each evicted token's most similar kept token."""
+        return match_evicted(self.keys, self.kept)
+
+    @cached_property
+    def _sums(self) -> dict[tuple[bool, bool], Sums]:
+        return {}
+
+    def merged(self, how: Merge, semantics: Semantics = "paper") -> tuple[Tensor, Tensor]:
+        """Keys (H, K, D) and values (H, K, Dv) with the evicted tokens merged in, in the dtype of the input.
+
+        Args:
+            how: "none" gathers only.
+            semantics: "release" merges, in the averaged and weighted way, only the rows that the released code selects.
+        """
+        if how == "none" or self.kept.shape[1] in (0, self.keys.shape[1]):
+            return self.gathered
+        weighted, released = how == "weighted", semantics == "release" and how != "pivotal"
+        sums = self._sums.get((weighted, released))
+        if sums is None:
+            matches = _released_rows(self.matches, misaligned=not weighted) if released else self.matches
+            sums = self._sums[weighted, released] = sum_evicted(
+                self.keys, self.values, matches, self.kept.shape[1], weighted=weighted
+            )
+        keys, values = self.gathered
+        return _combine(keys, sums.keys, sums.counts, how), _combine(values, sums.values, sums.counts, how)
+
+
 def merge_evicted(
     keys: Tensor, values: Tensor, kept: Tensor, how: Merge, *, semantics: Semantics = "paper"
 ) -> tuple[Tensor, Tensor]:
-    """Keep `kept` and merge the rest into it.
+    """`KeptSet.merged` of one kept set in one way."""
+    return KeptSet(keys, values, kept).merged(how, semantics)
+
+
+def sum_evicted(keys: Tensor, values: Tensor, matches: Matches, n_kept: int, *, weighted: bool) -> Sums:
+    """Sum the evicted tokens of each kept one, in float32 and always in the same order.
 
     Args:
         keys: (H, L, D).
         values: (H, L, Dv).
-        kept: kept positions, (H, K) int64 ascending.
-        how: "none" gathers only.
-        semantics: "release" merges, in the averaged and weighted way, only the rows that the released code selects.
-
-    Returns:
-        Keys (H, K, D) and values (H, K, Dv) in the dtype of the input.
+        matches: which token goes where.
+        n_kept: kept tokens K.
+        weighted: whether each token enters times its similarity (Eq. 12).
     """
-    if how == "none" or kept.shape[1] in (0, keys.shape[1]):
-        return _rows(keys, kept), _rows(values, kept)
-    matches = match_evicted(keys, kept)
-    if semantics == "release" and how != "pivotal":
-        matches = _released_rows(matches, misaligned=how == "averaged")
-    counts = torch.zeros(kept.shape, device=keys.device).scatter_add_(
+    weight = matches.similarity.unsqueeze(-1) if weighted else None
+    counts = torch.zeros(keys.shape[0], n_kept, device=keys.device).scatter_add_(
         1, matches.target, torch.ones_like(matches.similarity)
     )
-    return _merge(keys, kept, matches, counts, how), _merge(values, kept, matches, counts, how)
+    sums = []
+    for states in (keys, values):
+        source = _rows(states, matches.evicted).float()  # [H, E, D]
+        if weight is not None:
+            source = source * weight
+        total = source.new_zeros(source.shape[0], n_kept, source.shape[2])
+        sums.append(total.scatter_add_(1, matches.target.unsqueeze(-1).expand_as(source), source))
+    return Sums(sums[0], sums[1], counts)
 
 
 def _released_rows(matches: Matches, *, misaligned: bool) -> Matches:
@@ -87,19 +147,12 @@ def _released_rows(matches: Matches, *, misaligned: bool) -> Matches:
     return Matches(source, target, similarity)
 
 
-def _merge(states: Tensor, kept: Tensor, matches: Matches, counts: Tensor, how: Merge) -> Tensor:
-    """x_c ← (own weight · x_c + Σ_e weight_e · x_e) / (n + 1) over the tokens e that chose c; (H, K, D)."""
-    own = _rows(states, kept).float()  # [H, K, D]
-    if how == "weighted":  # Eq. 12
-        weight, own_weight = matches.similarity, torch.ones_like(counts)
-    elif how == "pivotal":  # Eq. 11: each e enters as the mean of itself and x_c
-        weight, own_weight = torch.full_like(matches.similarity, 0.5), 1 + counts / 2
-    else:  # Eq. 10
-        weight, own_weight = torch.ones_like(matches.similarity), torch.ones_like(counts)
-    source = _rows(states, matches.evicted).float() * weight.unsqueeze(-1)  # [H, E, D]
-    total = own * own_weight.unsqueeze(-1)
-    total.scatter_add_(1, matches.target.unsqueeze(-1).expand_as(source), source)
-    return (total / (counts + 1).unsqueeze(-1)).to(states.dtype)
+def _combine(kept: Tensor, total: Tensor, counts: Tensor, how: Merge) -> Tensor:
+    """(x_c + Σ_e …) / (n + 1) from x_c (H, K, D), its sum Σ_e x_e (weighted: Σ_e cos · x_e) and n (H, K)."""
+    n, own = counts.unsqueeze(-1), kept.float()
+    if how == "pivotal":  # Eq. 11: each e enters as the mean of itself and x_c
+        own, total = own * (1 + n / 2), total / 2
+    return ((own + total) / (n + 1)).to(kept.dtype)
 
 
 def _rows(states: Tensor, positions: Tensor) -> Tensor:

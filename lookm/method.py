@@ -1,5 +1,6 @@
 """LOOK-M itself: column sums, text prior, merging (arXiv 2406.18139, Section 3)."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -7,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lookm.errors import BudgetError
-from lookm.eviction import prior_positions, with_recent
+from lookm.eviction import heavy_hitters_key, prior_positions, with_recent
 from lookm.importance import Needs, Statistics
-from lookm.merging import Merge, merge_evicted
+from lookm.merging import KeptSet, Merge
 from lookm.strategy import Strategy
 
 TextPrior = Literal["off", "union", "strict"]
@@ -39,6 +40,9 @@ class LookM(Strategy):
     def needs(self, length: int) -> Needs:
         return Needs(sums=True)
 
+    def selection_key(self, length: int) -> Hashable:
+        return heavy_hitters_key(*self.window_sizes(length), self.text_prior, self._sinks())
+
     def promised_tokens(self, is_image: Tensor) -> int:
         length = is_image.numel()
         if self._keeps_all(is_image):
@@ -52,9 +56,7 @@ class LookM(Strategy):
         if self.text_prior != "off":
             first = ~is_image[:past]
         else:
-            first = torch.zeros_like(is_image[:past])
-            if self.semantics == "release" and self.merge != "none":
-                first[:RELEASE_SINKS] = True
+            first = torch.arange(past, device=is_image.device) < self._sinks()
         important = prior_positions(statistics.column_sums()[:, :past], first, self._slots(is_image))
         return with_recent(important, statistics.length, recent)
 
@@ -64,8 +66,13 @@ class LookM(Strategy):
         if self.text_prior == "union" and bool((kept_text != (~is_image).sum()).any()):
             raise BudgetError(f"{self.name} evicted text, which the union text prior keeps")
 
-    def merge_into(self, keys: Tensor, values: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-        return merge_evicted(keys, values, kept, self.merge, semantics=self.semantics)
+    def merge_into(self, kept_set: KeptSet) -> tuple[Tensor, Tensor]:
+        return kept_set.merged(self.merge, self.semantics)
+
+    def _sinks(self) -> int:
+        """First positions that are kept before all others."""
+        released = self.semantics == "release" and self.text_prior == "off" and self.merge != "none"
+        return RELEASE_SINKS if released else 0
 
     def _slots(self, is_image: Tensor) -> int:
         """Important tokens: N, and under the union prior at least all text before the window."""

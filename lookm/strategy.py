@@ -1,24 +1,16 @@
 """What a compression strategy is: importance × eviction × merge, as one small frozen dataclass."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, get_args
 
-import torch
 from torch import Tensor
 
 from lookm.errors import BudgetError, LookmError
-from lookm.importance import Needs, Statistics, attention_statistics
-from lookm.merging import Semantics, merge_evicted
-
-
-@dataclass(frozen=True)
-class CompressedRow:
-    """One prompt's cache in one layer: keys (Hkv, K, D), values (Hkv, K, Dv), positions (Hkv, K) int64 ascending."""
-
-    keys: Tensor
-    values: Tensor
-    positions: Tensor
+from lookm.importance import Needs, Statistics
+from lookm.merging import KeptSet, Semantics
+from lookm.sharing import CompressedRow, compress_many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +89,14 @@ class Strategy(ABC):
             Positions (Hkv, K) int64, ascending.
         """
 
+    def selection_key(self, length: int) -> Hashable:
+        """What `keep` depends on besides the prompt: strategies with equal keys must keep equal positions.
+
+        By default every field but the name. A strategy that also merges, or that chooses as another one does, may
+        answer less, and then shares the choice with the others of its key.
+        """
+        return type(self), *(getattr(self, field.name) for field in fields(self) if field.name != "name")
+
     def promised_tokens(self, is_image: Tensor) -> int:
         """How many tokens of this prompt every head keeps, by definition: min(L, M + N) unless a subclass says more."""
         length = is_image.numel()
@@ -132,9 +132,9 @@ class Strategy(ABC):
                 f"{self.name} kept positions that are not ascending, or not the last {recent} of {length} tokens"
             )
 
-    def merge_into(self, keys: Tensor, values: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Make the kept cache of one prompt; without merging, a gather. (Hkv, L, D) → (Hkv, K, D)."""
-        return merge_evicted(keys, values, kept, "none")
+    def merge_into(self, kept_set: KeptSet) -> tuple[Tensor, Tensor]:
+        """Make the kept cache of one prompt, keys (Hkv, K, D) and values (Hkv, K, Dv); without merging, a gather."""
+        return kept_set.gathered
 
     def _keeps_all(self, is_image: Tensor) -> bool:
         """The released code leaves prompts without images alone (SnapKV apart)."""
@@ -143,24 +143,5 @@ class Strategy(ABC):
     def compress_row(
         self, queries: Tensor, keys: Tensor, values: Tensor, is_image: Tensor, *, scaling: float | None = None
     ) -> CompressedRow:
-        """Compress one prompt in one layer.
-
-        Args:
-            queries: (Hq, L, D), after the rotary embedding.
-            keys: (Hkv, L, D).
-            values: (Hkv, L, Dv).
-            is_image: (L,) bool, on the same device.
-            scaling: factor on Q Kᵀ, by default 1 / √D.
-
-        Raises:
-            BudgetError: if the result is not what the strategy promises.
-        """
-        heads, length, _ = keys.shape
-        promised = self.promised_tokens(is_image)
-        if promised == length:
-            kept = torch.arange(length, device=keys.device).expand(heads, -1)
-            return CompressedRow(keys, values, kept)
-        statistics = attention_statistics(queries, keys, self.needs(length), scaling=scaling)
-        kept = self.keep(statistics, is_image)
-        self.check_kept(kept, is_image, heads)
-        return CompressedRow(*self.merge_into(keys, values, kept), kept)
+        """Compress one prompt in one layer: `lookm.sharing.compress_many` for this strategy alone."""
+        return compress_many([self], queries, keys, values, is_image, scaling=scaling)[0]

@@ -1,0 +1,117 @@
+"""Claims about compressing one layer under many strategies at once."""
+
+from unittest.mock import Mock
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lookm import Strategy, load_strategy
+from lookm.errors import BudgetError
+from lookm.importance import Needs, Statistics
+from lookm.sharing import CompressedRow, Stages, compress_many
+from tests.lookm.layers import Layer, budgets, layers, random_layer
+from tests.lookm.oracle import ROWS, kept_positions, merged
+
+
+@st.composite
+def sweeps(draw: st.DrawFn) -> list[Strategy]:
+    """One to twelve strategies of any name, budget and semantics, repetitions among them."""
+    names = draw(st.lists(st.sampled_from(sorted(ROWS)), min_size=1, max_size=12))
+    rows = []
+    for name in names:
+        alpha1, alpha2 = draw(budgets())
+        semantics = draw(st.sampled_from(["paper", "release"]))
+        rows.append(load_strategy(name, alpha1=alpha1, alpha2=alpha2, semantics=semantics))
+    return rows
+
+
+def _row(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return layer.queries, layer.keys, layer.values, layer.is_image
+
+
+def _equal(a: CompressedRow, b: CompressedRow) -> bool:
+    return a.keys.equal(b.keys) and a.values.equal(b.values) and a.positions.equal(b.positions)
+
+
+@settings(max_examples=60)
+@given(sweeps(), layers(max_length=60), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_many_at_once_equal_each_alone_bit_for_bit(
+    strategies: list[Strategy], layer: Layer, dtype: torch.dtype
+) -> None:
+    layer = Layer(layer.queries.to(dtype), layer.keys.to(dtype), layer.values.to(dtype), layer.is_image)
+    together = compress_many(strategies, *_row(layer))
+    assert len(together) == len(strategies)
+    for strategy, row in zip(strategies, together, strict=True):
+        assert _equal(row, strategy.compress_row(*_row(layer))), strategy
+
+
+@pytest.mark.parametrize("semantics", ["paper", "release"])
+def test_the_eleven_rows_together_equal_the_oracle(semantics: str) -> None:
+    layer = random_layer(90, groups=2, runs=[12, 40, 8, 20], seed=5)
+    strategies = [load_strategy(name, semantics=semantics) for name in ROWS]
+    for strategy, row in zip(strategies, compress_many(strategies, *_row(layer)), strict=True):
+        expected = kept_positions(strategy.name, layer.queries, layer.keys, layer.is_image, 0.1, 0.1, semantics)
+        assert row.positions.tolist() == expected
+        keys, values = merged(layer.keys, layer.values, expected, ROWS[strategy.name][2], semantics)
+        torch.testing.assert_close(row.keys, keys.float(), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(row.values, values.float(), atol=1e-5, rtol=1e-4)
+
+
+def test_what_strategies_have_in_common_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lookm import merging, sharing
+
+    calls = {}
+    for module, name in ((sharing, "attention_statistics"), (merging, "match_evicted"), (merging, "sum_evicted")):
+        calls[name] = Mock(side_effect=getattr(module, name))
+        monkeypatch.setattr(module, name, calls[name])
+    layer = random_layer(90, runs=[12, 40, 8, 20])
+    compress_many([load_strategy(name) for name in ROWS], *_row(layer))
+    counts = {name: call.call_count for name, call in calls.items()}
+    # two kept sets that merge (with and without the text prior), and of each one plain and one weighted sum
+    assert counts == {"attention_statistics": 1, "match_evicted": 2, "sum_evicted": 4}
+
+
+def test_equal_selection_keys_choose_equally_and_merging_is_no_part_of_them() -> None:
+    keys = {name: load_strategy(name).selection_key(100) for name in ROWS}
+    assert keys["h2o"] == keys["a_merge"] == keys["w_merge"] == keys["p_merge"]
+    assert keys["tp"] == keys["tp_amerge"] == keys["tp_wmerge"] == keys["tp_pmerge"]
+    assert len(set(keys.values())) == 5
+    released = {name: load_strategy(name, semantics="release").selection_key(100) for name in ROWS}
+    assert released["h2o"] == keys["h2o"] != released["a_merge"]  # the released merges keep the first four
+    assert load_strategy("h2o", alpha2=0.101).selection_key(100) == keys["h2o"]  # ten tokens either way
+
+
+def test_nothing_is_computed_when_everything_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lookm.sharing.attention_statistics", Mock(side_effect=AssertionError))
+    layer = random_layer(30)
+    strategies = [load_strategy("full"), load_strategy("h2o", alpha1=0.5, alpha2=0.5)]
+    for row in compress_many(strategies, *_row(layer)):
+        assert row.keys.equal(layer.keys)
+        assert row.positions.tolist() == [list(range(30))] * 2
+    assert compress_many([], *_row(layer)) == []
+
+
+def test_one_broken_promise_among_many_is_an_error() -> None:
+    class Careless(Strategy):
+        def needs(self, length: int) -> Needs:
+            return Needs()
+
+        def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
+            return torch.arange(statistics.length).expand(statistics.kv_heads, -1)
+
+    with pytest.raises(BudgetError, match="careless kept"):
+        compress_many([load_strategy("h2o"), Careless(name="careless")], *_row(random_layer(50)))
+
+
+def test_stages_collect_where_the_time_went() -> None:
+    stages = Stages()
+    layer = random_layer(200, runs=[20, 150])
+    for _ in range(2):
+        compress_many([load_strategy("tp_pmerge"), load_strategy("snapkv")], *_row(layer), stages=stages)
+    assert len(stages.statistics.spans) == 2
+    assert len(stages.choice.spans) == len(stages.merge.spans) == 4
+    for stage in (stages.statistics, stages.choice, stages.merge):
+        assert stage.milliseconds() > 0
