@@ -13,7 +13,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function
 
-from lookm.cache import LookOnceCache
+from lookm.cache import PromptCache
 from lookm.errors import LookmError
 
 NAME = "look_once"
@@ -49,7 +49,7 @@ def look_once_attention(
         The output (B, n, Hq, Dv) and None for the attention weights.
     """
     cache = kwargs.get(CACHE_ARGUMENT)
-    if not isinstance(cache, LookOnceCache):
+    if not isinstance(cache, PromptCache):
         raise LookmError(
             "a model outside look_once shares the configuration object of one inside it; give each model its own"
         )
@@ -57,10 +57,8 @@ def look_once_attention(
         if kwargs.get(name) is not None:
             raise LookmError(f"attention with {name}={kwargs[name]!r} is not supported by look_once")
     index = int(module.layer_idx)  # type: ignore[arg-type]
-    layer = cache.compressed_layers[index]
-    if layer.compressed:
-        mask = layer.decode_mask()
-        return sdpa_attention_forward(module, query, key, value, mask, dropout, scaling, is_causal=False)
+    if cache.layer_is_compressed(index):
+        return cache.attend(module, index, query, key, value, scaling), None
     output = _prefill(module, query, key, value, cache.prompt.starts, dropout, scaling)
     cache.compress(index, query, scaling, None)
     return output, None

@@ -1,79 +1,67 @@
 """The key/value cache that is compressed once, layer by layer, while the prompt is encoded."""
 
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from lookm.errors import BudgetError, LookmError
+from lookm.errors import LookmError
 from lookm.prompt import Prompt
-from lookm.report import Report
+from lookm.record import LayerSizes, PromptRecord
 from lookm.sharing import CompressedRow, compress_many
-from lookm.stopwatch import Mark, Stopwatch
+from lookm.stopwatch import Mark
 from lookm.strategy import Strategy
 
 
-@dataclass(frozen=True)
-class LayerSizes:
-    """What one layer held of each row: tokens kept, bytes kept, bytes of the whole prompt."""
+class PromptCache(Cache, ABC):
+    """What the attention function asks of a cache whose layers are compressed once, each after its prompt.
 
-    tokens: tuple[int, ...]
-    kept_bytes: tuple[int, ...]
-    full_bytes: tuple[int, ...]
+    Attributes:
+        prompt: where padding and images of the prompt batch lie.
+        row_is_image: for each row (L_row,) bool, padding left out; the same tensors for every layer.
+    """
 
+    def __init__(self, prompt: Prompt, layers: Sequence[CacheLayerMixin]) -> None:
+        super().__init__(layers=[*layers])
+        self.prompt = prompt
+        self.row_is_image = tuple(prompt.row_is_image(row) for row in range(len(prompt.starts)))
 
-@dataclass
-class PromptRecord:
-    """Sizes and times of one prompt batch; holds no keys or values, so it may outlive the cache."""
+    @abstractmethod
+    def layer_is_compressed(self, layer_index: int) -> bool:
+        """Whether the layer has seen its prompt."""
 
-    strategy: Strategy
-    prompt_tokens: tuple[int, ...]
-    image_tokens: Tensor
-    layers: list[LayerSizes | None]
-    compressing: Stopwatch = field(default_factory=Stopwatch)
-    steps: list[Mark] = field(default_factory=list)
-    """The beginning of each forward pass: prefill first, then the decode steps."""
-    prefill_end: Mark | None = None
+    @abstractmethod
+    def attend(
+        self, module: nn.Module, layer_index: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
+    ) -> Tensor:
+        """Attention of one new token of each row on what a compressed layer holds.
 
-    def check_complete(self) -> list[LayerSizes]:
-        """Raise BudgetError unless every layer was compressed; return their sizes."""
-        missing = [index for index, layer in enumerate(self.layers) if layer is None]
-        if missing:
-            raise BudgetError(
-                f"layers {missing} of {len(self.layers)} were not compressed by {self.strategy.name}: "
-                "their attention did not pass through the model's attention interface"
-            )
-        return [layer for layer in self.layers if layer is not None]
+        Args:
+            module: the attention layer.
+            layer_index: its place.
+            query: (B, Hq, 1, D), after the rotary embedding.
+            key: (B, Hkv, held, D), as the layer's `update` returned it.
+            value: (B, Hkv, held, Dv), likewise.
+            scaling: factor on Q Kᵀ, by default 1 / √D.
 
-    def report(self) -> Report:
-        """The numbers so far."""
-        layers = self.check_complete()
-        shares = [
-            sum(layer.tokens[row] for layer in layers) / (len(layers) * length)
-            for row, length in enumerate(self.prompt_tokens)
-        ]
-        decode = None
-        if len(self.steps) > 2:
-            decode = self.steps[1].milliseconds_until(self.steps[-1]) / (len(self.steps) - 2)
-        assert self.prefill_end is not None
-        return Report(
-            strategy=self.strategy.name,
-            semantics=self.strategy.semantics,
-            alpha1=self.strategy.alpha1,
-            alpha2=self.strategy.alpha2,
-            prompt_tokens=self.prompt_tokens,
-            image_tokens=tuple(self.image_tokens.tolist()),
-            kept_tokens=tuple(layer.tokens for layer in layers),
-            kept_bytes=tuple(layer.kept_bytes for layer in layers),
-            full_bytes=tuple(layer.full_bytes for layer in layers),
-            nominal_budget=self.strategy.nominal_budget,
-            realised_budget=tuple(shares),
-            compress_ms=self.compressing.milliseconds(),
-            prefill_ms=self.steps[0].milliseconds_until(self.prefill_end),
-            decode_ms_per_token=decode,
-        )
+        Returns:
+            (B, 1, Hq, Dv).
+        """
+
+    @abstractmethod
+    def compress(self, layer_index: int, queries: Tensor, scaling: float | None, log_sum_exp: Tensor | None) -> None:
+        """Compress a layer whose attention has just been computed.
+
+        Args:
+            layer_index: which layer.
+            queries: (B, Hq, L, D), after the rotary embedding.
+            scaling: factor on Q Kᵀ.
+            log_sum_exp: (B, Hq, L) float32 of the attention kernel, or None.
+        """
 
 
 class CompressedLayer(DynamicLayer):
@@ -109,7 +97,13 @@ class CompressedLayer(DynamicLayer):
         return (0 if self.keys is None else self.keys.shape[-2]) + query_length, 0
 
     def compress(
-        self, strategy: Strategy, prompt: Prompt, queries: Tensor, scaling: float | None, log_sum_exp: Tensor | None
+        self,
+        strategy: Strategy,
+        prompt: Prompt,
+        row_is_image: Sequence[Tensor],
+        queries: Tensor,
+        scaling: float | None,
+        log_sum_exp: Tensor | None,
     ) -> LayerSizes:
         """Replace the full cache by what the strategy keeps; queries are (B, Hq, L, D), log_sum_exp (B, Hq, L)."""
         assert self.keys is not None
@@ -121,7 +115,7 @@ class CompressedLayer(DynamicLayer):
                 queries[row, :, start:],
                 full_keys[row, :, start:],
                 full_values[row, :, start:],
-                prompt.row_is_image(row).to(full_keys.device),
+                row_is_image[row].to(full_keys.device),
                 scaling=scaling,
                 log_sum_exp=None if log_sum_exp is None else log_sum_exp[row, :, start:],
             )[0]
@@ -171,29 +165,29 @@ class CompressedLayer(DynamicLayer):
             self.valid = self.valid[indices]
 
 
-class LookOnceCache(Cache):
+class LookOnceCache(PromptCache):
     """The cache of one prompt batch under one strategy."""
 
     def __init__(self, strategy: Strategy, prompt: Prompt, n_layers: int) -> None:
         self.compressed_layers = [CompressedLayer() for _ in range(n_layers)]
-        super().__init__(layers=[*self.compressed_layers])
+        super().__init__(prompt, self.compressed_layers)
         self.strategy = strategy
-        self.prompt = prompt
-        image_tokens = torch.stack([prompt.row_is_image(row).sum() for row in range(len(prompt.starts))])
+        image_tokens = torch.stack([is_image.sum() for is_image in self.row_is_image])
         self.record = PromptRecord(strategy, prompt.row_lengths(), image_tokens, [None] * n_layers)
 
-    def compress(self, layer_index: int, queries: Tensor, scaling: float | None, log_sum_exp: Tensor | None) -> None:
-        """Compress a layer whose attention has just been computed.
+    def layer_is_compressed(self, layer_index: int) -> bool:
+        return self.compressed_layers[layer_index].compressed
 
-        Args:
-            layer_index: which layer.
-            queries: (B, Hq, L, D), after the rotary embedding.
-            scaling: factor on Q Kᵀ.
-            log_sum_exp: (B, Hq, L) float32 of the attention kernel, or None.
-        """
+    def attend(
+        self, module: nn.Module, layer_index: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
+    ) -> Tensor:
+        mask = self.compressed_layers[layer_index].decode_mask()
+        return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, is_causal=False)[0]
+
+    def compress(self, layer_index: int, queries: Tensor, scaling: float | None, log_sum_exp: Tensor | None) -> None:
         begin = Mark.now(queries.device)
         self.record.layers[layer_index] = self.compressed_layers[layer_index].compress(
-            self.strategy, self.prompt, queries, scaling, log_sum_exp
+            self.strategy, self.prompt, self.row_is_image, queries, scaling, log_sum_exp
         )
         end = Mark.now(queries.device)
         self.record.compressing.add(begin, end)

@@ -12,9 +12,10 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from lookm.attention import CACHE_ARGUMENT, NAME
-from lookm.cache import LookOnceCache, PromptRecord
+from lookm.cache import LookOnceCache
 from lookm.errors import LookmError
 from lookm.prompt import image_token_ids, read_prompt
+from lookm.record import PromptRecord
 from lookm.registry import load_strategy
 from lookm.report import Report
 from lookm.stopwatch import Mark

@@ -1,0 +1,71 @@
+"""What a prompt batch left behind in numbers: sizes of every layer, times of every stage."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lookm.errors import BudgetError
+from lookm.report import Report
+from lookm.stopwatch import Mark, Stopwatch
+from lookm.strategy import Strategy
+
+
+@dataclass(frozen=True)
+class LayerSizes:
+    """What one layer held of each row: tokens kept, bytes kept, bytes of the whole prompt."""
+
+    tokens: tuple[int, ...]
+    kept_bytes: tuple[int, ...]
+    full_bytes: tuple[int, ...]
+
+
+@dataclass
+class PromptRecord:
+    """Sizes and times of one prompt batch; holds no keys or values, so it may outlive the cache."""
+
+    strategy: Strategy
+    prompt_tokens: tuple[int, ...]
+    image_tokens: Tensor
+    layers: list[LayerSizes | None]
+    compressing: Stopwatch = field(default_factory=Stopwatch)
+    steps: list[Mark] = field(default_factory=list)
+    """The beginning of each forward pass: prefill first, then the decode steps."""
+    prefill_end: Mark | None = None
+
+    def check_complete(self) -> list[LayerSizes]:
+        """Raise BudgetError unless every layer was compressed; return their sizes."""
+        missing = [index for index, layer in enumerate(self.layers) if layer is None]
+        if missing:
+            raise BudgetError(
+                f"layers {missing} of {len(self.layers)} were not compressed by {self.strategy.name}: "
+                "their attention did not pass through the model's attention interface"
+            )
+        return [layer for layer in self.layers if layer is not None]
+
+    def report(self) -> Report:
+        """The numbers so far."""
+        layers = self.check_complete()
+        shares = [
+            sum(layer.tokens[row] for layer in layers) / (len(layers) * length)
+            for row, length in enumerate(self.prompt_tokens)
+        ]
+        decode = None
+        if len(self.steps) > 2:
+            decode = self.steps[1].milliseconds_until(self.steps[-1]) / (len(self.steps) - 2)
+        assert self.prefill_end is not None
+        return Report(
+            strategy=self.strategy.name,
+            semantics=self.strategy.semantics,
+            alpha1=self.strategy.alpha1,
+            alpha2=self.strategy.alpha2,
+            prompt_tokens=self.prompt_tokens,
+            image_tokens=tuple(self.image_tokens.tolist()),
+            kept_tokens=tuple(layer.tokens for layer in layers),
+            kept_bytes=tuple(layer.kept_bytes for layer in layers),
+            full_bytes=tuple(layer.full_bytes for layer in layers),
+            nominal_budget=self.strategy.nominal_budget,
+            realised_budget=tuple(shares),
+            compress_ms=self.compressing.milliseconds(),
+            prefill_ms=self.steps[0].milliseconds_until(self.prefill_end),
+            decode_ms_per_token=decode,
+        )
