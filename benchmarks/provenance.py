@@ -36,6 +36,17 @@ def git_state() -> dict[str, Any]:
     return {"commit": commit, "dirty": None if commit is None else bool(status)}
 
 
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """Fingerprint of this program's sources: name and content of every file that can change an answer or a score."""
+    summary = hashlib.sha256()
+    for package in ("lookm", "baselines", "benchmarks"):
+        for file in sorted((_ROOT / package).rglob("*.py")):
+            summary.update(f"{file.relative_to(_ROOT).as_posix()} {file.stat().st_size}\n".encode())
+            summary.update(file.read_bytes())
+    return summary.hexdigest()[:16]
+
+
 def hardware(device: str) -> dict[str, Any]:
     """The machine as far as it matters to speed: processor, cores, memory in bytes, accelerator."""
     import torch

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.files import write_text
+from lookm.errors import LookmError
 
 SampleId = int | str
 
@@ -62,39 +63,53 @@ class SampleRecord:
 
     @classmethod
     def from_line(cls, line: str | bytes) -> SampleRecord:
-        """Reads what `to_line` wrote.
+        """Reads what `to_line` wrote, now or before fields with a default were added.
 
         Raises:
             ValueError: the line is torn, or not a record.
         """
-        parsed = json.loads(line)
-        if not isinstance(parsed, dict) or set(parsed) != {field.name for field in fields(cls)}:
+        try:
+            parsed = json.loads(line)
+        except RecursionError:
+            raise ValueError("not a sample record") from None
+        if not isinstance(parsed, dict) or not {"sample_id", "digest"} <= set(parsed) <= _FIELDS:
+            raise ValueError("not a sample record")
+        if not isinstance(parsed["sample_id"], int | str) or not isinstance(parsed["digest"], str):
             raise ValueError("not a sample record")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
         return cls(**values)
 
 
-def read_records(path: Path) -> dict[str, SampleRecord]:
-    """Records of one dataset by sample id (as text), the last one of each sample; none where there is no file.
+_FIELDS = {field.name for field in fields(SampleRecord)}
 
-    A line that a crash tore is left out, and the file is rewritten without it, so that the next line appended to it
-    begins on a line of its own.
+
+def read_records(*paths: Path) -> dict[str, SampleRecord]:
+    """Records of one dataset by sample id (as text); none where there is no file.
+
+    Of several records of a sample the last one counts, but an answer is never replaced by a failure. Lines that a
+    crash tore are left out. Nothing is written: somebody else may be adding to the files.
     """
-    if not path.is_file():
-        return {}
     records: dict[str, SampleRecord] = {}
-    *lines, rest = path.read_bytes().split(b"\n")
-    torn = bool(rest)
-    for line in lines:
-        try:
-            record = SampleRecord.from_line(line)
-        except ValueError:
-            torn = True
-            continue
-        records[str(record.sample_id)] = record
-    if torn:
-        write_records(path, records, list(records))
+    for path in paths:
+        for record in _readable(path)[0]:
+            name = str(record.sample_id)
+            if record.answered or not (name in records and records[name].answered):
+                records[name] = record
     return records
+
+
+def mend_records(path: Path) -> bool:
+    """Removes lines that a crash tore, so that the next line appended begins on a line of its own.
+
+    Only for the one who holds the run.
+
+    Returns:
+        Whether there were any.
+    """
+    records, torn = _readable(path)
+    if torn:
+        write_text(path, "".join(record.to_line() for record in records))
+    return torn
 
 
 def write_records(path: Path, records: dict[str, SampleRecord], order: list[str]) -> None:
@@ -102,3 +117,21 @@ def write_records(path: Path, records: dict[str, SampleRecord], order: list[str]
     ids = [name for name in order if name in records]
     ids += [name for name in records if name not in set(order)]
     write_text(path, "".join(records[name].to_line() for name in ids))
+
+
+def _readable(path: Path) -> tuple[list[SampleRecord], bool]:
+    """The records of a file, line by line, and whether lines had to be left out; a line ends with its newline."""
+    try:
+        *lines, rest = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return [], False
+    except OSError as error:
+        raise LookmError(f"{path} cannot be read: {error.strerror}") from None
+    records = []
+    torn = bool(rest)
+    for line in lines:
+        try:
+            records.append(SampleRecord.from_line(line))
+        except ValueError:
+            torn = True
+    return records, torn
