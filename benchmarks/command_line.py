@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from benchmarks import interpolation
 from benchmarks.keys import KEYS
 from benchmarks.reuse import Reuse
 
@@ -31,6 +32,8 @@ class Status(IntEnum):
     SAMPLES_FAILED = 3
     INTERRUPTED = 130
 
+
+interpolation.register()
 
 # Of the sweep that this process runs.
 _started_afresh: set[Path] = set()
