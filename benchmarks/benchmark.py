@@ -38,6 +38,8 @@ class Benchmark:
         label: what tables call it, such as "MileBench-mini".
         root: folder that holds one folder per dataset.
         datasets: its datasets, in the order in which tables show them.
+        adversarial: whether the `-adv` annotations are read.
+        combine_image: N where each sample's images are shown as N grids; None shows them one by one.
         prepare: writes the data or checks that they are there; raises `LookmError` that says how to get them.
     """
 
@@ -46,3 +48,5 @@ class Benchmark:
     root: Path
     datasets: tuple[DatasetInfo, ...]
     prepare: Callable[[], None]
+    adversarial: bool = False
+    combine_image: int | None = None

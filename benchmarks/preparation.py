@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.benchmark import Benchmark, DatasetInfo
-from benchmarks.milebench import Prompt, build_prompt, read_annotation
+from benchmarks.milebench import Prompt, build_prompt, read_variant
+from benchmarks.milebench.combined import write_grids
 from benchmarks.provenance import digest, sample_digest
+from benchmarks.selection import select_positions
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import PreTrainedTokenizerBase
+
+    from benchmarks.settings import Settings
 
 # What a broken sample or a broken picture can raise, here and in Pillow (its decompression bomb error included).
 DATA_ERRORS = (LookmError, OSError, ValueError, TypeError, KeyError, IndexError, SyntaxError, ArithmeticError)
@@ -30,6 +34,7 @@ class Dataset:
         samples: the selected ones, by sample id (as text).
         digests: their fingerprints; `data` is the annotation's.
         folder: the dataset's folder.
+        combine_image: N where the samples' images are shown as N grids; None shows them one by one.
     """
 
     info: DatasetInfo
@@ -38,6 +43,7 @@ class Dataset:
     digests: dict[str, str]
     data: str
     folder: Path
+    combine_image: int | None = None
 
     def instruction(self, sample: Mapping[str, Any]) -> str:
         """The instruction that belongs to the sample."""
@@ -53,21 +59,45 @@ class Prepared:
     tokens: int
 
 
-def read_dataset(benchmark: Benchmark, info: DatasetInfo, limit: int | None) -> Dataset:
-    """Reads a dataset's annotation and chooses its first `limit` samples (None: all).
+def read_datasets(settings: Settings) -> list[Dataset]:
+    """Reads the datasets that a run selects, each with the samples that it selects.
+
+    Raises:
+        LookmError: as `read_dataset`.
+    """
+    return [
+        read_dataset(settings.benchmark, info, settings.limit, subset=settings.subset, seed=settings.seed)
+        for info in settings.datasets
+    ]
+
+
+def read_dataset(
+    benchmark: Benchmark, info: DatasetInfo, limit: int | None, *, subset: str = "first", seed: int = 0
+) -> Dataset:
+    """Reads a dataset's annotation, of the benchmark's variant, and chooses samples of it.
+
+    Args:
+        benchmark: where the dataset lies, and whether its adversarial samples or its combined images are wanted.
+        info: which dataset.
+        limit: how many samples to take; None takes all.
+        subset: which ones, "first" or "random"; `seed` draws the latter.
+        seed: see `select_positions`.
 
     Raises:
         LookmError: missing folder, broken JSON, or an annotation that is none.
     """
-    annotation = read_annotation(benchmark.root, info.dataset)
-    instructions = annotation["meta_data"]["task_instruction"]
+    annotation = read_variant(
+        benchmark.root, info.dataset, combine_image=benchmark.combine_image, adversarial=benchmark.adversarial
+    )
+    data, instructions = annotation["data"], annotation["meta_data"]["task_instruction"]
     folder = benchmark.root / info.dataset
-    samples = {str(sample["sample_id"]): sample for sample in annotation["data"][:limit]}
+    positions = select_positions(len(data), limit=limit, subset=subset, seed=seed, dataset=info.dataset)
+    samples = {str(data[position]["sample_id"]): data[position] for position in positions}
     digests = {
         name: sample_digest(sample, instructions[sample["task_instruction_id"]], folder / "images")
         for name, sample in samples.items()
     }
-    return Dataset(info, annotation, samples, digests, digest(annotation), folder)
+    return Dataset(info, annotation, samples, digests, digest(annotation), folder, benchmark.combine_image)
 
 
 def prepare_prompts(
@@ -78,10 +108,15 @@ def prepare_prompts(
     max_context_len: int,
     n_tokens_per_image: int,
 ) -> Iterator[Prepared | tuple[str, Exception]]:
-    """Builds the prompts of the named samples; a sample that has none gives its name and the reason."""
+    """Builds the prompts of the named samples; a sample that has none gives its name and the reason.
+
+    Combined images that are not on disk yet are made.
+    """
     for name in names:
         sample = dataset.samples[name]
         try:
+            if dataset.combine_image is not None:
+                write_grids(dataset.folder, sample, dataset.combine_image)
             prompt = build_prompt(
                 sample,
                 dataset.instruction(sample),
@@ -90,6 +125,7 @@ def prepare_prompts(
                 max_context_len=max_context_len,
                 n_tokens_per_image=n_tokens_per_image,
                 image_dir=dataset.folder / "images",
+                combine_image=dataset.combine_image,
             )
         except DATA_ERRORS as error:
             yield name, error

@@ -16,7 +16,7 @@ from benchmarks.preparation import (
     batches,
     one_line,
     prepare_prompts,
-    read_dataset,
+    read_datasets,
 )
 from benchmarks.progress import Progress
 from benchmarks.provenance import git_state, hardware, versions, weights_digest
@@ -92,7 +92,7 @@ def open_run(settings: Settings) -> tuple[RunFolder, list[Dataset], dict[str, An
         LookmError: no data, broken data, or a folder made from something else.
     """
     settings.benchmark.prepare()
-    datasets = [read_dataset(settings.benchmark, info, settings.limit) for info in settings.datasets]
+    datasets = read_datasets(settings)
     folder = RunFolder(settings.folder)
     origin = {
         "configuration": settings.identity,

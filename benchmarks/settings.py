@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from benchmarks.benchmark import Benchmark, DatasetInfo
 from benchmarks.keys import KEYS
 from benchmarks.milebench import datasets_of
+from benchmarks.selection import SUBSETS
 from lookm.errors import LookmError
 from lookm.registry import build_strategy
 from lookm.strategy import Strategy
@@ -35,8 +36,9 @@ class Settings:
         benchmark: the benchmark, its data not yet prepared; `benchmark_config` holds its fields.
         strategy: the strategy with α1, α2 and semantics; `strategy_config` holds its YAML's fields.
         datasets: the selected datasets, in the benchmark's order.
-        limit: only the first so many samples of each dataset; None takes all.
-        seed: seed of torch and of generated data.
+        limit: only so many samples of each dataset; None takes all.
+        subset: which ones: "first", or "random", drawn by `seed`, alike for all models and strategies.
+        seed: seed of torch, of generated data and of random subsets.
         device: "cpu" or "cuda[:index]"; dtype: "float32", "bfloat16" or "float16".
         results_dir: folder that holds one folder per run.
         overwrite: start the run afresh.
@@ -52,6 +54,7 @@ class Settings:
     strategy_config: dict[str, Any]
     datasets: tuple[DatasetInfo, ...]
     limit: int | None
+    subset: str
     seed: int
     device: str
     dtype: str
@@ -64,8 +67,8 @@ class Settings:
     def run(self) -> str:
         """The run's name: a function of what decides its answers, and of nothing else.
 
-        Which samples are computed (`datasets`, `task`, `limit`) and where (`device`, `batch_size`, folders) leave it
-        alone, so that a run over 20 samples is the beginning of the run over all.
+        Which samples are computed (`datasets`, `task`, `limit`, `subset`) and where (`device`, `batch_size`, folders)
+        leave it alone, so that a run over 20 samples is the beginning of the run over all.
         """
         parts = [self.model, self.benchmark.name, self.strategy.name]
         if self.compresses:
@@ -125,6 +128,9 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
         raise LookmError(f"alpha1 + alpha2 is {alpha1 + alpha2:g}; the budget cannot be above 1")
     semantics = _one_of("semantics", config.semantics, SEMANTICS)
     limit = None if config.limit is None else _integer("limit", config.limit, at_least=1)
+    subset = _one_of("subset", config.subset, SUBSETS)
+    if subset == "random" and limit is None:
+        raise LookmError("subset=random draws `limit` samples of each dataset, but limit is null; add limit=20, say")
     seed = _integer("seed", config.seed, at_least=0)
     if not isinstance(config.overwrite, bool):
         raise LookmError(f"overwrite must be true or false, not {config.overwrite!r}")
@@ -144,6 +150,7 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
         strategy_config=groups["strategy"],
         datasets=select_datasets(benchmark, config.datasets, config.task),
         limit=limit,
+        subset=subset,
         seed=seed,
         device=device,
         dtype=dtype if dtype != "auto" else ("float32" if device == "cpu" else "bfloat16"),

@@ -64,7 +64,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
         (("-m", "strategy=full", "alpha1=0.1,0.2,7"), r"alpha1 must be a number from 0 to 1, not 7"),
         (("-m", "alpa1=0.1,0.2"), r"unknown key 'alpa1'; did you mean 'alpha1'\?"),
         (("model=tiny", "model.path=nowhere"), r"no model in nowhere"),
-        (("benchmark=milebench",), r"MileBench.*huggingface|Hugging Face"),
+        (("benchmark=milebench",), r"python -m scripts.download milebench"),
         (("strategy=[",), r"\S"),
     ],
 )

@@ -2,12 +2,22 @@
 
 from benchmarks.milebench.annotation import check_annotation, read_annotation, read_annotation_file
 from benchmarks.milebench.benchmark import milebench_benchmark
+from benchmarks.milebench.combined import read_variant
 from benchmarks.milebench.prompts import PLACEHOLDER, Prompt, build_prompt
 from benchmarks.milebench.results import read_predictions, write_evaluation
 from benchmarks.milebench.scoring import PROTOCOLS, image_quantity_level, score_predictions
-from benchmarks.milebench.taxonomy import DATASETS, PAPER_COLUMNS, TASKS, TaskMean, datasets_of, task_mean
+from benchmarks.milebench.taxonomy import (
+    ADVERSARIAL_DATASETS,
+    DATASETS,
+    PAPER_COLUMNS,
+    TASKS,
+    TaskMean,
+    datasets_of,
+    task_mean,
+)
 
 __all__ = [
+    "ADVERSARIAL_DATASETS",
     "DATASETS",
     "PAPER_COLUMNS",
     "PLACEHOLDER",
@@ -23,6 +33,7 @@ __all__ = [
     "read_annotation",
     "read_annotation_file",
     "read_predictions",
+    "read_variant",
     "score_predictions",
     "task_mean",
     "write_evaluation",

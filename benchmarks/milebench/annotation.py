@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 from lookm.errors import LookmError
 
 QUESTION_TYPES = ("open-ended", "multi-choice")
+DEFAULT_ROOT = Path("data/MileBench")
 
-HOW_TO_GET = (
-    "get the archives MileBench_part0.tar.gz … MileBench_part5.tar.gz from the Hugging Face dataset repository "
-    "FreedomIntelligence/MileBench and extract them there"
-)
+
+def how_to_get(root: Path) -> str:
+    """The command that gets MileBench into this folder."""
+    option = "" if Path(root) == DEFAULT_ROOT else f" --root {shlex.quote(str(root))}"
+    return f"get it with `python -m scripts.download milebench{option}`"
 
 
 def annotation_path(root: Path, dataset: str, *, combine_image: int | None = None, adversarial: bool = False) -> Path:
@@ -58,7 +61,7 @@ def read_annotation(
     """
     path = annotation_path(root, dataset, combine_image=combine_image, adversarial=adversarial)
     if not path.parent.is_dir():
-        raise LookmError(f"dataset {dataset!r} is not in {Path(root)}: {HOW_TO_GET}")
+        raise LookmError(f"dataset {dataset!r} is not in {Path(root)}: {how_to_get(root)}")
     if not path.is_file():
         there = ", ".join(sorted(file.name for file in path.parent.glob("*.json"))) or "no annotation at all"
         raise LookmError(f"{path} does not exist; its folder has {there}")

@@ -1,4 +1,4 @@
-"""MileBench as a benchmark that can be run: 29 datasets under one folder."""
+"""MileBench as a benchmark that can be run: 29 datasets under one folder, and their variants."""
 
 from __future__ import annotations
 
@@ -6,28 +6,60 @@ import os
 from pathlib import Path
 
 from benchmarks.benchmark import Benchmark
-from benchmarks.milebench.annotation import HOW_TO_GET
-from benchmarks.milebench.taxonomy import DATASETS
+from benchmarks.milebench.annotation import annotation_path, how_to_get
+from benchmarks.milebench.taxonomy import ADVERSARIAL_DATASETS, DATASETS
 from lookm.errors import LookmError
 
 
-def milebench_benchmark(root: str | os.PathLike[str], *, label: str = "MileBench") -> Benchmark:
+def milebench_benchmark(
+    root: str | os.PathLike[str],
+    *,
+    adversarial: bool = False,
+    combine_image: int | None = None,
+    label: str = "MileBench",
+) -> Benchmark:
     """MileBench under `root`; nothing is read until a dataset is.
 
     Args:
         root: folder with one folder per dataset, as the archives extract.
-        label: what tables call it.
+        adversarial: the `-adv` samples, which 26 of the datasets have.
+        combine_image: 1 shows a sample's images in one numbered grid, which is made where it is absent.
+        label: what tables call it; a variant is named behind it.
 
     Returns:
         The benchmark; its `prepare` raises `LookmError` when `root` holds none of the datasets. Single datasets may be
         missing: reading one of those says so.
+
+    Raises:
+        LookmError: a variant that MileBench does not have.
     """
+    if not isinstance(adversarial, bool):
+        raise LookmError(f"adversarial must be true or false, not {adversarial!r}")
+    if combine_image is not None and (isinstance(combine_image, bool) or combine_image != 1):
+        raise LookmError(
+            f"combine_image is {combine_image!r}, but MileBench's prompts hold exactly one combined image; "
+            "use 1, or null for the images one by one"
+        )
     folder = Path(root)
+    datasets = ADVERSARIAL_DATASETS if adversarial else DATASETS
+    paths = [
+        annotation_path(folder, info.dataset, combine_image=combine_image, adversarial=adversarial) for info in datasets
+    ]
 
     def prepare() -> None:
         if not folder.is_dir():
-            raise LookmError(f"MileBench is not in {folder}, which does not exist: {HOW_TO_GET}")
-        if not any((folder / info.dataset / f"{info.dataset}.json").is_file() for info in DATASETS):
-            raise LookmError(f"{folder} holds none of MileBench's {len(DATASETS)} datasets: {HOW_TO_GET}")
+            raise LookmError(f"MileBench is not in {folder}, which does not exist: {how_to_get(folder)}")
+        if not any(path.is_file() for path in paths):
+            what = f"{len(datasets)} {'adversarial ' if adversarial else ''}datasets"
+            raise LookmError(f"{folder} holds none of MileBench's {what}: {how_to_get(folder)}")
 
-    return Benchmark(name="milebench", label=label, root=folder, datasets=DATASETS, prepare=prepare)
+    variant = ", adversarial" if adversarial else ", images combined" if combine_image else ""
+    return Benchmark(
+        name="milebench",
+        label=label + variant,
+        root=folder,
+        datasets=datasets,
+        prepare=prepare,
+        adversarial=adversarial,
+        combine_image=combine_image,
+    )

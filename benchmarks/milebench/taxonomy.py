@@ -33,6 +33,11 @@ DATASETS: tuple[DatasetInfo, ...] = (
     *_rows("I-1", "GPR1200", samples=600),
 )
 
+ADVERSARIAL_DATASETS: tuple[DatasetInfo, ...] = tuple(
+    info for info in DATASETS if info.dataset != "GPR1200" and "Needle" not in info.dataset
+)
+"""The datasets that have `-adv` samples."""
+
 TASKS: tuple[str, ...] = tuple(dict.fromkeys(row.task for row in DATASETS))
 
 GROUPS: dict[str, tuple[str, ...]] = {

@@ -19,6 +19,8 @@ from tests.runner.small_benchmark import CHOICE, NEEDLE, ROUGE
         ("alpha1=0.95", "alpha1 + alpha2 is 1.05; the budget cannot be above 1"),
         ("limit=0", "limit must be a whole number of at least 1, not 0"),
         ("limit=2.5", "limit must be a whole number of at least 1, not 2.5"),
+        ("subset=last", "unknown subset 'last'; choose one of first, random"),
+        ("subset=random", "subset=random draws `limit` samples of each dataset, but limit is null; add limit=20, say"),
         ("seed=-1", "seed must be a whole number of at least 0, not -1"),
         ("semantics=relese", "unknown semantics 'relese'; choose one of paper, release"),
         ("dtype=int8", "unknown dtype 'int8'; choose one of auto, float32, bfloat16, float16"),
@@ -80,12 +82,15 @@ def test_a_selection_of_nothing_is_refused(settings_of: MakeSettings) -> None:
 
 
 @pytest.mark.parametrize(
-    "override",
-    ["limit=2", f"datasets={NEEDLE}", "task=T-1", "model.batch_size=1", "overwrite=true", "data_dir=elsewhere"],
-)
-def test_what_is_computed_where_leaves_the_folder_alone(settings_of: MakeSettings, override: str) -> None:
-    assert settings_of(override).run == settings_of().run
-    assert settings_of(override).identity == settings_of().identity
+    "overrides",
+    [
+        ("limit=2",), ("limit=2", "subset=random"), (f"datasets={NEEDLE}",), ("task=T-1",), ("model.batch_size=1",),
+        ("overwrite=true",), ("data_dir=elsewhere",),
+    ],
+)  # fmt: skip
+def test_what_is_computed_where_leaves_the_folder_alone(settings_of: MakeSettings, overrides: tuple[str, ...]) -> None:
+    assert settings_of(*overrides).run == settings_of().run
+    assert settings_of(*overrides).identity == settings_of().identity
 
 
 @pytest.mark.parametrize(
