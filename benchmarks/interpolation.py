@@ -13,6 +13,6 @@ def register() -> None:
 
 
 def _for_benchmark(values: DictConfig, *, _root_: DictConfig) -> Any:
-    """The value of the benchmark that the configuration has, by its builder `<name>_benchmark`; None where not named."""
+    """The value for the configuration's benchmark, which its builder names (`<name>_benchmark`); None for others."""
     builder = str(_root_.benchmark._target_).rpartition(".")[2]
     return values.get(builder.removesuffix("_benchmark"))
