@@ -122,7 +122,7 @@ def look_once(
         >>> print(session.report())
     """
     session = Session(model, resolve_strategy(strategy, alpha1=alpha1, alpha2=alpha2, semantics=semantics))
-    decoder = _decoder_of(model)
+    decoder = decoder_of(model)
     opened = _opened.setdefault(model, _Opened(decoder.config._attn_implementation, []))
     hook = model.register_forward_pre_hook(session._before_forward, with_kwargs=True)
     opened.sessions.append(session)
@@ -147,6 +147,11 @@ def resolve_strategy(strategy: str | Strategy, **overrides: Any) -> Strategy:
     return strategy.with_fields(**chosen)
 
 
+def is_looked_at(model: nn.Module) -> bool:
+    """Whether a `look_once` block is open on the model."""
+    return model in _opened
+
+
 def _check_fresh(cache: Cache | None) -> None:
     """A prompt starts with no cache or with generate's empty dynamic one."""
     if cache is None or isinstance(cache, LookOnceCache):
@@ -161,7 +166,7 @@ def _check_fresh(cache: Cache | None) -> None:
         )
 
 
-def _decoder_of(model: PreTrainedModel) -> PreTrainedModel:
+def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
     """The text decoder whose layers are compressed; refuses models that cannot be."""
     if model.config.is_encoder_decoder:
         raise LookmError(f"{type(model).__name__} is an encoder–decoder; look_once compresses decoder-only models")

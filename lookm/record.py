@@ -1,5 +1,6 @@
 """What a prompt batch left behind in numbers: sizes of every layer, times of every stage."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -17,6 +18,16 @@ class LayerSizes:
     tokens: tuple[int, ...]
     kept_bytes: tuple[int, ...]
     full_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Times:
+    """The times of a report, in milliseconds, and how many rows a decode step had."""
+
+    compress_ms: float
+    prefill_ms: float
+    decode_ms_per_token: float | None
+    decode_rows: int
 
 
 @dataclass
@@ -45,27 +56,44 @@ class PromptRecord:
     def report(self) -> Report:
         """The numbers so far."""
         layers = self.check_complete()
-        shares = [
-            sum(layer.tokens[row] for layer in layers) / (len(layers) * length)
-            for row, length in enumerate(self.prompt_tokens)
-        ]
         decode = None
         if len(self.steps) > 2:
             decode = self.steps[1].milliseconds_until(self.steps[-1]) / (len(self.steps) - 2)
         assert self.prefill_end is not None
-        return Report(
-            strategy=self.strategy.name,
-            semantics=self.strategy.semantics,
-            alpha1=self.strategy.alpha1,
-            alpha2=self.strategy.alpha2,
-            prompt_tokens=self.prompt_tokens,
-            image_tokens=tuple(self.image_tokens.tolist()),
-            kept_tokens=tuple(layer.tokens for layer in layers),
-            kept_bytes=tuple(layer.kept_bytes for layer in layers),
-            full_bytes=tuple(layer.full_bytes for layer in layers),
-            nominal_budget=self.strategy.nominal_budget,
-            realised_budget=tuple(shares),
+        times = Times(
             compress_ms=self.compressing.milliseconds(),
             prefill_ms=self.steps[0].milliseconds_until(self.prefill_end),
             decode_ms_per_token=decode,
+            decode_rows=len(self.prompt_tokens),
         )
+        return report_of(self.strategy, self.prompt_tokens, self.image_tokens.tolist(), layers, times)
+
+
+def report_of(
+    strategy: Strategy,
+    prompt_tokens: Sequence[int],
+    image_tokens: Sequence[int],
+    layers: Sequence[LayerSizes],
+    times: Times,
+) -> Report:
+    """The report of one strategy on one prompt batch."""
+    shares = [
+        sum(layer.tokens[row] for layer in layers) / (len(layers) * length) for row, length in enumerate(prompt_tokens)
+    ]
+    return Report(
+        strategy=strategy.name,
+        semantics=strategy.semantics,
+        alpha1=strategy.alpha1,
+        alpha2=strategy.alpha2,
+        prompt_tokens=tuple(prompt_tokens),
+        image_tokens=tuple(image_tokens),
+        kept_tokens=tuple(layer.tokens for layer in layers),
+        kept_bytes=tuple(layer.kept_bytes for layer in layers),
+        full_bytes=tuple(layer.full_bytes for layer in layers),
+        nominal_budget=strategy.nominal_budget,
+        realised_budget=tuple(shares),
+        compress_ms=times.compress_ms,
+        prefill_ms=times.prefill_ms,
+        decode_ms_per_token=times.decode_ms_per_token,
+        decode_rows=times.decode_rows,
+    )

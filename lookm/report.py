@@ -23,6 +23,8 @@ class Report:
         compress_ms: time spent on statistics, choice and merging, all layers and rows, in milliseconds.
         prefill_ms: time from the model's call to the end of its last layer, in milliseconds, `compress_ms` included.
         decode_ms_per_token: mean time between two decode steps of the batch; None with fewer than two steps.
+        decode_rows: rows that were decoded together at the start: the prompts of the batch, in a sweep times the
+            strategies. A step's time is that of all of them, so compare it only between equal `decode_rows`.
     """
 
     strategy: str
@@ -39,6 +41,7 @@ class Report:
     compress_ms: float
     prefill_ms: float
     decode_ms_per_token: float | None
+    decode_rows: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""
@@ -49,6 +52,7 @@ class Report:
         kept, full = (sum(map(sum, table)) for table in (self.kept_bytes, self.full_bytes))
         budgets = ", ".join(f"{budget:.1%}" for budget in self.realised_budget)
         decode = "–" if self.decode_ms_per_token is None else f"{self.decode_ms_per_token:.2f} ms/token"
+        together = f" of {self.decode_rows} rows together" if self.decode_rows > rows else ""
         lines = [
             f"{self.strategy} ({self.semantics}, α1 {self.alpha1:g}, α2 {self.alpha2:g}), "
             f"{rows} prompt{'s' if rows > 1 else ''}, {len(self.kept_tokens)} layers",
@@ -58,7 +62,7 @@ class Report:
             f"  budget          nominal {self.nominal_budget:.1%}, realised {budgets}",
             f"  cache           {kept / 2**20:.2f} MiB of {full / 2**20:.2f} MiB",
             f"  time            prefill {self.prefill_ms:.1f} ms, of it compressing {self.compress_ms:.1f} ms; "
-            f"decode {decode}",
+            f"decode {decode}{together}",
         ]
         return "\n".join(lines)
 
