@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from benchmarks.files import write_json
+from benchmarks.audit import audit_records
+from benchmarks.files import write_json, writing
 from benchmarks.milebench import PROTOCOLS, score_predictions, write_evaluation
-from benchmarks.preparation import Dataset, read_dataset
+from benchmarks.preparation import Dataset, read_datasets
 from benchmarks.provenance import git_state
 from benchmarks.records import SampleRecord
 from benchmarks.settings import Settings
@@ -26,27 +27,39 @@ def summary_of(settings: Settings) -> Summary:
     folder = RunFolder(settings.folder)
     if not folder.exists:
         raise LookmError(f"{settings.folder} holds no run")
-    datasets = [read_dataset(settings.benchmark, info, settings.limit) for info in settings.datasets]
+    datasets = read_datasets(settings)
     return read_summary(settings, folder, datasets)
 
 
-def write_results(settings: Settings, folder: RunFolder, datasets: Iterable[Dataset]) -> None:
-    """Writes the files made from `samples.jsonl`, for all its samples, whatever this call selects."""
-    results: dict[str, dict[str, float]] = {}
-    for dataset in datasets:
-        name = dataset.info.dataset
-        folder.sort(name, [str(sample["sample_id"]) for sample in dataset.annotation["data"]])
-        records = folder.records(name)
-        predictions = predictions_of(dataset, records, settings.model, folder.about["generation"])
-        results[name] = {"answered": len(predictions), "failed": len(records) - len(predictions)}
-        if predictions:
-            target = folder.path / name
-            write_json(target / "pred.json", predictions, indent=4)
-            scored = {protocol: _score(dataset, predictions, protocol) for protocol in PROTOCOLS}
-            write_evaluation(target, scored["official"])
-            write_json(target / "repaired.json", {key: scored["repaired"][key] for key in ("eval", "eval_score")})
-            results[name] |= {protocol: fmean(result["scores"]) for protocol, result in scored.items()}
-    folder.describe(results=results)
+def write_results(settings: Settings, folder: RunFolder, datasets: Sequence[Dataset]) -> None:
+    """Writes the files made from `samples.jsonl`, for all its samples, whatever this call selects.
+
+    Raises:
+        BudgetError: a sample kept something else than the strategy promises; nothing is written then.
+        LookmError: the folder cannot be written to, or another process holds the run.
+    """
+    with folder.hold(), writing(folder.path):
+        for dataset in datasets:
+            audit_records(settings.strategy, dataset.info.dataset, folder.records(dataset.info.dataset).values())
+        results = {dataset.info.dataset: _write_dataset(settings, folder, dataset) for dataset in datasets}
+        folder.describe(results=results, state="finished")
+
+
+def _write_dataset(settings: Settings, folder: RunFolder, dataset: Dataset) -> dict[str, float]:
+    """Writes one dataset's files; returns its line in `run.json`."""
+    name = dataset.info.dataset
+    folder.sort(name, [str(sample["sample_id"]) for sample in dataset.annotation["data"]])
+    records = folder.records(name)
+    predictions = predictions_of(dataset, records, settings.model, folder.about["generation"])
+    result: dict[str, float] = {"answered": len(predictions), "failed": len(records) - len(predictions)}
+    if predictions:
+        target = folder.path / name
+        write_json(target / "pred.json", predictions, indent=4)
+        scored = {protocol: _score(dataset, predictions, protocol) for protocol in PROTOCOLS}
+        write_evaluation(target, scored["official"])
+        write_json(target / "repaired.json", {key: scored["repaired"][key] for key in ("eval", "eval_score")})
+        result |= {protocol: fmean(scores["scores"]) for protocol, scores in scored.items()}
+    return result
 
 
 def predictions_of(
