@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from PIL import Image
@@ -9,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
 from lookm.errors import LookmError
+from lookm.prompt import image_token_ids
 
 IMAGE_HERE = "<ImageHere>"
 
@@ -19,18 +21,49 @@ def separated(prompt: str) -> str:
 
 
 def prompt_ids(
-    text: str, encode: Callable[[str], list[int]], image_token_id: int, n_tokens_per_image: int
+    text: str, encode: Callable[[str], list[int]], image_token_id: int, n_image_tokens: int | Sequence[int]
 ) -> list[int]:
-    """Token ids of a text whose every `<ImageHere>` becomes `n_tokens_per_image` image tokens.
+    """Token ids of a text whose every `<ImageHere>` becomes image tokens.
 
     The pieces between the images are encoded one by one; `encode` adds no special tokens.
+
+    Args:
+        text: one `<ImageHere>` for each image.
+        encode: token ids of a piece.
+        image_token_id: the id that stands for a part of an image.
+        n_image_tokens: how many of them an image becomes, or a number for each image.
     """
     pieces = text.split(IMAGE_HERE)
+    n_images = len(pieces) - 1
+    counts = [n_image_tokens] * n_images if isinstance(n_image_tokens, int) else n_image_tokens
     ids = list(encode(pieces[0])) if pieces[0] else []
-    for piece in pieces[1:]:
-        ids += [image_token_id] * n_tokens_per_image
+    for piece, count in zip(pieces[1:], counts, strict=True):
+        ids += [image_token_id] * count
         ids += encode(piece) if piece else []
     return ids
+
+
+def padded_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """The image in the middle of a square of that colour, as LLaVA pads it (odd rests go below and to the right)."""
+    if image.width == image.height:
+        return image
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Images as the model reads them.
+
+    Attributes:
+        tensors: keyword arguments of the model, such as `pixel_values`.
+        n_tokens: image tokens of each image.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    n_tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -43,11 +76,13 @@ class Backbone:
         tokenizer: its tokenizer; a padding, a beginning and an end token are set.
         image_processor: turns RGB images into `pixel_values`.
         template: conversation template; `{question}` stands for the prompt.
-        n_tokens_per_image: image tokens that each `<ImageHere>` becomes.
+        n_tokens_per_image: tokens that each `<ImageHere>` becomes at most, those of `around_image` included.
         max_context_len: tokens a prompt may have, template not counted.
         max_new_tokens: longest answer, in tokens.
         batch_size: prompts per `generate` call.
         label: what tables call the model.
+        background: images are padded to squares of this colour; None leaves their shape to the image processor.
+        around_image: texts before and after each image, special tokens of the tokenizer.
     """
 
     name: str
@@ -60,16 +95,39 @@ class Backbone:
     max_new_tokens: int
     batch_size: int
     label: str
+    background: tuple[int, int, int] | None = None
+    around_image: tuple[str, str] = ("", "")
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without special tokens."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def prompt_tokens(self, prompt: str) -> list[int]:
-        """Token ids of one prompt in the conversation template: BOS once, image tokens in place."""
-        text = separated(self.template.replace("{question}", prompt))
-        ids = prompt_ids(text, self.encode, self.model.config.image_token_id, self.n_tokens_per_image)
-        return [self.tokenizer.bos_token_id, *ids]
+    def prompt_tokens(self, prompt: str, n_image_tokens: Sequence[int] | None = None) -> list[int]:
+        """Token ids of one prompt in the conversation template: BOS once (if the model has one), images in place.
+
+        Args:
+            prompt: with one `<ImageHere>` for each image.
+            n_image_tokens: image tokens of each image; None takes the most that an image can have.
+        """
+        text = separated(self.template.replace("{question}", self._without_image_tokens(prompt)))
+        before, after = self.around_image
+        text = text.replace(IMAGE_HERE, f"{before}{IMAGE_HERE}{after}")
+        counts = self.most_image_tokens if n_image_tokens is None else n_image_tokens
+        ids = prompt_ids(text, self.encode, self.model.config.image_token_id, counts)
+        first = self.tokenizer.bos_token_id
+        return ids if first is None else [first, *ids]
+
+    @property
+    def most_image_tokens(self) -> int:
+        """The most image tokens that one image can have, those of `around_image` not counted."""
+        return self.n_tokens_per_image - sum(len(self.encode(text)) for text in self.around_image if text)
+
+    def _without_image_tokens(self, prompt: str) -> str:
+        """The prompt with a space inside of what the tokenizer would read as an image."""
+        for token in self.tokenizer.convert_ids_to_tokens(list(image_token_ids(self.model.config))):
+            if token and token in prompt:
+                prompt = prompt.replace(token, f"{token[0]} {token[1:]}")
+        return prompt
 
     def inputs(self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> dict[str, torch.Tensor]:
         """Left-padded inputs of a batch, on the model's device.
@@ -79,8 +137,8 @@ class Backbone:
             images: for each prompt its images, in order.
 
         Returns:
-            `input_ids` and `attention_mask` (B, L), int64; `pixel_values` (all images, 3, S, S) in the model's
-            dtype, absent when there is no image.
+            `input_ids` and `attention_mask` (B, L), int64, and what `encode_images` returns, floats in the model's
+            dtype, absent when there is no image: for most models `pixel_values` (all images, 3, S, S).
 
         Raises:
             LookmError: a prompt has not as many placeholders as images.
@@ -91,21 +149,36 @@ class Backbone:
                     f"prompt {row} has {prompt.count(IMAGE_HERE)} times {IMAGE_HERE} and {len(pictures)} images; "
                     "give one image for each"
                 )
-        rows = [self.prompt_tokens(prompt) for prompt in prompts]
+        flat = [image.convert("RGB") for row in images for image in row]
+        encoded = self.encode_images(flat) if flat else EncodedImages({}, ())
+        counts = iter(encoded.n_tokens)
+        rows = [
+            self.prompt_tokens(prompt, list(islice(counts, len(row))))
+            for prompt, row in zip(prompts, images, strict=True)
+        ]
+        batch = self._padded(rows)
+        for name, tensor in encoded.tensors.items():
+            batch[name] = tensor.to(self.model.dtype) if tensor.is_floating_point() else tensor
+        return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+
+    def _padded(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask` (B, L) of rows of token ids, padded on the left."""
         length = max(len(row) for row in rows)
         ids = torch.full((len(rows), length), int(self.tokenizer.pad_token_id))
         mask = torch.zeros_like(ids)
         for row, tokens in enumerate(rows):
             ids[row, length - len(tokens) :] = torch.tensor(tokens)
             mask[row, length - len(tokens) :] = 1
-        batch = {"input_ids": ids, "attention_mask": mask}
-        pictures = [image.convert("RGB") for row in images for image in row]
-        if pictures:
-            batch["pixel_values"] = self.pixels(pictures).to(self.model.dtype)
-        return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def encode_images(self, pictures: list[Image.Image]) -> EncodedImages:
+        """RGB images as the model's arguments, and the number of tokens of each."""
+        return EncodedImages({"pixel_values": self.pixels(pictures)}, (self.most_image_tokens,) * len(pictures))
 
     def pixels(self, pictures: list[Image.Image]) -> torch.Tensor:
-        """The processed images, (N, 3, S, S), float32."""
+        """The processed RGB images, (N, 3, S, S), float32."""
+        if self.background is not None:
+            pictures = [padded_to_square(picture, self.background) for picture in pictures]
         return self.image_processor(pictures, return_tensors="pt")["pixel_values"]
 
     def answers(self, tokens: torch.Tensor) -> list[str]:
