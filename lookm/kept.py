@@ -1,0 +1,111 @@
+"""Which positions of a prompt each layer and head keeps under each strategy: what pictures of a cache are made from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lookm.errors import LookmError
+from lookm.observation import LayerView, observe_prefill
+from lookm.sharing import compress_many
+from lookm.strategy import Strategy
+
+
+@dataclass(frozen=True)
+class KeptPositions:
+    """What one strategy kept of one prompt.
+
+    Attributes:
+        strategy: which.
+        is_image: (L,) bool, on the CPU.
+        layers: for each layer the kept positions, (Hkv, K) int64 ascending, on the CPU.
+    """
+
+    strategy: Strategy
+    is_image: Tensor
+    layers: tuple[Tensor, ...]
+
+    def mask(self, layer: int) -> Tensor:
+        """Whether each head of a layer kept each position, (Hkv, L) bool."""
+        kept = self.layers[layer]
+        return torch.zeros(kept.shape[0], self.is_image.numel(), dtype=torch.bool).scatter_(1, kept, True)
+
+    def share(self) -> Tensor:
+        """Of all heads of all layers, the share that kept each position, (L,) float32."""
+        return torch.cat([self.mask(layer) for layer in range(len(self.layers))]).float().mean(0)
+
+
+def kept_positions(
+    model: PreTrainedModel, inputs: Mapping[str, Tensor], strategies: Sequence[Strategy]
+) -> list[KeptPositions]:
+    """Encode one prompt once and see what each strategy keeps of it.
+
+    Args:
+        model: as for `look_once`.
+        inputs: what `generate` would get, with `input_ids` (1, L).
+        strategies: any number of strategies.
+
+    Returns:
+        One result a strategy, in their order.
+
+    Raises:
+        LookmError: as of `observe_prefill`.
+        BudgetError: if a layer keeps something else than a strategy promises.
+
+    Example:
+        >>> (kept,) = kept_positions(model, inputs, [load_strategy("tp_pmerge")])
+        >>> kept.share()[kept.is_image]  # how many of the heads kept each image token
+    """
+    layers: list[list[Tensor]] = [[] for _ in strategies]
+    is_image = torch.zeros(0, dtype=torch.bool)
+
+    def observe(layer: LayerView) -> None:
+        nonlocal is_image
+        is_image = layer.is_image.cpu()
+        rows = compress_many(strategies, layer.queries, layer.keys, layer.values, layer.is_image, scaling=layer.scaling)
+        for found, row in zip(layers, rows, strict=True):
+            found.append(row.positions.cpu())
+
+    observe_prefill(model, inputs, observe)
+    return [KeptPositions(s, is_image, tuple(found)) for s, found in zip(strategies, layers, strict=True)]
+
+
+def image_spans(is_image: Tensor, n_images: int) -> list[range]:
+    """Where the tokens of each image lie.
+
+    Images that touch each other are told apart by their number: then all must have equally many tokens.
+
+    Args:
+        is_image: (L,) bool.
+        n_images: how many images the prompt has.
+
+    Raises:
+        LookmError: if the image tokens cannot be divided among so many images.
+    """
+    positions = is_image.nonzero().squeeze(1).tolist()
+    runs: list[list[int]] = []
+    for position in positions:
+        if runs and position == runs[-1][-1] + 1:
+            runs[-1].append(position)
+        else:
+            runs.append([position])
+    if len(runs) == n_images:
+        return [range(run[0], run[-1] + 1) for run in runs]
+    size = len(positions) // max(1, n_images)
+    parts = [run[k : k + size] for run in runs for k in range(0, len(run), max(1, size))]
+    if len(parts) != n_images or any(len(part) != size for part in parts):
+        raise LookmError(f"{len(positions)} image tokens in {len(runs)} runs cannot be told apart as {n_images} images")
+    return [range(part[0], part[-1] + 1) for part in parts]
+
+
+def token_grid(tokens: int, aspect: float = 1.0) -> tuple[int, int]:
+    """Rows and columns of an image's tokens: the factors of their number that fit its width / height best.
+
+    Example:
+        >>> token_grid(576)
+        (24, 24)
+    """
+    pairs = [(rows, tokens // rows) for rows in range(1, tokens + 1) if tokens % rows == 0]
+    return min(pairs, key=lambda pair: max(pair[1] / pair[0] / aspect, aspect * pair[0] / pair[1]))

@@ -1,0 +1,92 @@
+"""Looking on while a model encodes one prompt: each layer's queries, keys and values, and nothing compressed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from lookm.attention import CACHE_ARGUMENT, NAME
+from lookm.cache import PromptCache
+from lookm.errors import LookmError
+from lookm.generation import decoder_of, is_looked_at
+from lookm.prompt import Prompt, image_token_ids, read_prompt
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """One layer just after its attention on one prompt.
+
+    Attributes:
+        index: which layer.
+        queries: (Hq, L, D), after the rotary embedding.
+        keys: (Hkv, L, D).
+        values: (Hkv, L, Dv).
+        is_image: (L,) bool, on the same device.
+        scaling: factor on Q Kᵀ; None means 1 / √D.
+    """
+
+    index: int
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    is_image: Tensor
+    scaling: float | None
+
+
+def observe_prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor], observe: Callable[[LayerView], None]) -> None:
+    """Encode one prompt and show each layer to `observe`; a layer is forgotten before the next one is encoded.
+
+    The model is as before afterwards, also after an exception.
+
+    Args:
+        model: as for `look_once`.
+        inputs: what `generate` would get, with `input_ids` (1, L); padding on the left is left out.
+        observe: called once a layer, in order.
+
+    Raises:
+        LookmError: for more than one prompt, a model that cannot be looked at, or inside `look_once`.
+    """
+    if is_looked_at(model):
+        raise LookmError("inside look_once a prompt is compressed, not observed; look on before or after it")
+    prompt = read_prompt(inputs.get("input_ids"), None, inputs.get("attention_mask"), image_token_ids(model.config))
+    if len(prompt.starts) != 1:
+        raise LookmError(f"{len(prompt.starts)} prompts were given; one is observed at a time")
+    decoder = decoder_of(model)
+    cache = _ObservedCache(prompt, len(DynamicCache(config=model.config).layers), observe)
+    attention = decoder.config._attn_implementation
+    try:
+        decoder.set_attn_implementation(NAME)
+        with torch.inference_mode():
+            model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1, **{CACHE_ARGUMENT: cache})
+    finally:
+        decoder.set_attn_implementation(attention)
+
+
+class _ObservedCache(PromptCache):
+    """Shows each layer and empties it."""
+
+    def __init__(self, prompt: Prompt, n_layers: int, observe: Callable[[LayerView], None]) -> None:
+        super().__init__(prompt, [DynamicLayer() for _ in range(n_layers)])
+        self.observe = observe
+
+    def layer_is_compressed(self, layer_index: int) -> bool:
+        return False
+
+    def attend(
+        self, module: nn.Module, layer_index: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
+    ) -> Tensor:
+        raise LookmError("an observed prompt is encoded only; nothing is decoded after it")
+
+    def compress(self, layer_index: int, queries: Tensor, scaling: float | None, log_sum_exp: Tensor | None) -> None:
+        layer = self.layers[layer_index]
+        (start,) = self.prompt.starts
+        assert isinstance(layer, DynamicLayer)
+        assert layer.keys is not None
+        assert layer.values is not None
+        is_image = self.row_is_image[0].to(queries.device)
+        keys, values = layer.keys[0, :, start:], layer.values[0, :, start:]
+        self.observe(LayerView(layer_index, queries[0, :, start:], keys, values, is_image, scaling))
+        layer.reset()
