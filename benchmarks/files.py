@@ -25,11 +25,14 @@ _REMEDIES = {
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text atomically: readers see the old content or the new one, never a part.
 
-    File and folder are synchronised, so that the new content also outlives a power cut.
+    File and folder are synchronised, so that the new content also outlives a power cut. A file that has this content
+    already is left alone.
 
     Raises:
         OSError: the folder cannot be written to, or the disk is full; the old content is then still there.
     """
+    if _holds(path, text):
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -99,6 +102,13 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = _REMEDIES.get(error.errno or 0, f"{error.strerror or error}; see results_dir")
         raise LookmError(f"{path} cannot be written to: {reason}") from None
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:
