@@ -15,6 +15,7 @@ from transformers.masking_utils import AttentionMaskInterface, causal_mask_funct
 
 from lookm.cache import PromptCache
 from lookm.errors import LookmError
+from lookm.kernels.prefill import attention_with_log_sum_exp
 
 NAME = "look_once"
 CACHE_ARGUMENT = "look_once_cache"
@@ -59,8 +60,8 @@ def look_once_attention(
     index = int(module.layer_idx)  # type: ignore[arg-type]
     if cache.layer_is_compressed(index):
         return cache.attend(module, index, query, key, value, scaling), None
-    output = _prefill(module, query, key, value, cache.prompt.starts, dropout, scaling)
-    cache.compress(index, query, scaling, None)
+    output, log_sum_exp = _prefill(module, query, key, value, cache.prompt.starts, dropout, scaling)
+    cache.compress(index, query, scaling, log_sum_exp)
     return output, None
 
 
@@ -72,16 +73,36 @@ def _prefill(
     starts: tuple[int, ...],
     dropout: float,
     scaling: float | None,
-) -> Tensor:
-    """Causal SDPA without a mask: rows of one length together, so that no L × L mask is ever made. (B, L, Hq, Dv)."""
+) -> tuple[Tensor, Tensor | None]:
+    """Causal attention without a mask: rows of one length together, so that no L × L mask is ever made.
+
+    Returns:
+        The output (B, L, Hq, Dv), 0 at padding, and the log-sum-exp (B, Hq, L) float32 or None.
+    """
     if len(set(starts)) == 1 and starts[0] == 0:
-        return sdpa_attention_forward(module, query, key, value, None, dropout, scaling, is_causal=True)[0]
+        return _causal(module, query, key, value, dropout, scaling)
     output = query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
+    log_sum_exp: Tensor | None = query.new_zeros(query.shape[:3], dtype=torch.float32)
     for start in sorted(set(starts)):
         rows = torch.tensor([row for row, s in enumerate(starts) if s == start], device=query.device)
         q, k, v = (states[rows, :, start:] for states in (query, key, value))
-        output[rows, start:] = sdpa_attention_forward(module, q, k, v, None, dropout, scaling, is_causal=True)[0]
-    return output
+        output[rows, start:], told = _causal(module, q, k, v, dropout, scaling)
+        if told is None or log_sum_exp is None:
+            log_sum_exp = None
+        else:
+            log_sum_exp[rows, :, start:] = told
+    return output, log_sum_exp
+
+
+def _causal(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None
+) -> tuple[Tensor, Tensor | None]:
+    """Causal attention of rows of one length: the output (B, L, Hq, Dv), and the log-sum-exp if a kernel tells it."""
+    if dropout == 0:
+        told = attention_with_log_sum_exp(query, key, value, scaling)
+        if told is not None:
+            return told[0].transpose(1, 2).contiguous(), told[1]
+    return sdpa_attention_forward(module, query, key, value, None, dropout, scaling, is_causal=True)[0], None
 
 
 def look_once_mask(

@@ -1,8 +1,9 @@
 """How much attention each prompt token receives in one layer, without ever holding an L × L matrix.
 
-`A = softmax(Q Kᵀ · scaling)` is causal and float32. It is made block by block over the queries, and only sums over the
-queries are kept, so memory is O(H · (L + block · L)). LOOK-M, arXiv 2406.18139, Eq. 4; H2O, arXiv 2306.14048;
-SnapKV, arXiv 2404.14469; RoCo, arXiv 2402.06262.
+`A = softmax(Q Kᵀ · scaling)` is causal and float32. Where the attention kernel's log-sum-exp is at hand, A[i, j] =
+exp(q_i · k_j · scaling − lse_i) costs one more Q Kᵀ and no second softmax. It is made tile by tile, only where a key is
+visible, and only sums over the queries are kept, so memory is O(H · L + tile). LOOK-M, arXiv 2406.18139, Eq. 4; H2O,
+arXiv 2306.14048; SnapKV, arXiv 2404.14469; RoCo, arXiv 2402.06262.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lookm.blocks import rows_per_block
+from lookm.blocks import Tile, rows_per_block, tile_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Statistics:
         return self.per_kv_head(self.sums)
 
 
+@torch.no_grad()
 def attention_statistics(
     queries: Tensor,
     keys: Tensor,
@@ -60,51 +62,124 @@ def attention_statistics(
     *,
     scaling: float | None = None,
     log_sum_exp: Tensor | None = None,
-    block: int | None = None,
+    tile: Tile | None = None,
 ) -> Statistics:
     """Sum the causal attention weights of one prompt over its queries.
 
+    Each sum is made in an order that depends on the shapes alone: what else is needed changes no bit of it.
+
     Args:
-        queries: (Hq, L, D), after the rotary embedding, any floating dtype.
+        queries: (Hq, L, D), after the rotary embedding, any floating dtype; products and sums are float32.
         keys: (Hkv, L, D); Hq is a multiple of Hkv.
         needs: the sums to make.
         scaling: factor on Q Kᵀ, by default 1 / √D.
-        log_sum_exp: (Hq, L) float32 as the attention kernel computed it, or None.
-        block: queries at a time, by default as many as `lookm.blocks` allows.
+        log_sum_exp: (Hq, L) float32 as the attention kernel computed it; None: one more pass computes it.
+        tile: heads × queries × keys at a time, by default as `lookm.blocks` decides.
 
     Returns:
         The statistics, float32, on the device of `queries`.
     """
     heads, length, size = queries.shape
+    kv_heads = keys.shape[0]
     scaling = size**-0.5 if scaling is None else scaling
-    block = block or rows_per_block(heads * length, queries.device)
-    sums = queries.new_zeros(heads, length, dtype=torch.float32) if needs.sums else None
-    squares = queries.new_zeros(heads, length, dtype=torch.float32) if needs.squares else None
-    windows = {w: queries.new_zeros(heads, length, dtype=torch.float32) for w in needs.windows}
+    totals = _totals(needs, queries)
+    first = min((total.first for total in totals), default=length)
+    if first < length:
+        if log_sum_exp is None:
+            log_sum_exp = causal_log_sum_exp(queries, keys, scaling, first=first)
+        tile = tile or tile_of(kv_heads, heads // kv_heads, length, length, queries.device)
+        for head in range(0, kv_heads, tile.heads):
+            _add_heads(totals, queries, keys, log_sum_exp, scaling, slice(head, min(head + tile.heads, kv_heads)), tile)
+    made = {(total.power, total.first): total.sums for total in totals}
+    return Statistics(
+        length,
+        kv_heads,
+        made.get((1, 0)) if needs.sums else None,
+        made.get((2, 0)),
+        {w: made[1, max(0, length - w)] for w in needs.windows},
+    )
 
+
+@dataclass(frozen=True)
+class _Total:
+    """Σ A[i, j] ** power over the queries i ≥ first: (Hq, L) float32."""
+
+    power: int
+    first: int
+    sums: Tensor
+
+
+def _totals(needs: Needs, queries: Tensor) -> list[_Total]:
+    """Empty sums for all that is needed, first powers before squares."""
+    heads, length, _ = queries.shape
+    wanted = {(1, max(0, length - w)) for w in needs.windows} | ({(1, 0)} if needs.sums else set())
+    ordered = [*sorted(wanted), *([(2, 0)] if needs.squares else [])]
+    return [_Total(*key, queries.new_zeros(heads, length, dtype=torch.float32)) for key in ordered]
+
+
+def _add_heads(
+    totals: list[_Total], queries: Tensor, keys: Tensor, log_sum_exp: Tensor, scaling: float, kv: slice, tile: Tile
+) -> None:
+    """Add the attention of the query heads that belong to the key/value heads `kv`."""
+    length, size, kv_heads = queries.shape[1], queries.shape[2], kv.stop - kv.start
+    group = queries.shape[0] // keys.shape[0]
+    own = slice(kv.start * group, kv.stop * group)
+    # −lse and 1 as one more coordinate of queries and keys: the product is then the logarithm of the weight
+    q = queries.new_empty(kv_heads, group, length, size + 1, dtype=torch.float32)
+    q[..., :size].copy_(queries[own].unflatten(0, (kv_heads, group))).mul_(scaling)
+    torch.neg(log_sum_exp[own].unflatten(0, (kv_heads, group)), out=q[..., size])
+    k = q.new_ones(kv_heads, size + 1, min(tile.columns, length))
+    buffer = q.new_empty(kv_heads * group * tile.rows * k.shape[2])
+    ones = q.new_ones(kv_heads * group, 1, tile.rows)
+    first = min(total.first for total in totals)
+    for left in range(0, length, k.shape[2]):
+        right = min(left + k.shape[2], length)
+        k[:, :size, : right - left] = keys[kv, left:right].transpose(1, 2)
+        for start in range(max(first, left) // tile.rows * tile.rows, length, tile.rows):
+            end = min(start + tile.rows, length)
+            seen = min(right, end)
+            weights = buffer[: kv_heads * group * (end - start) * (seen - left)]
+            rows = q[:, :, start:end].reshape(kv_heads, group * (end - start), size + 1)
+            torch.bmm(rows, k[:, :, : seen - left], out=weights.view(kv_heads, -1, seen - left))
+            weights = weights.exp_().view(kv_heads * group, end - start, seen - left)
+            if start < right:
+                _hide_future(weights, start, left)
+            for total in totals:
+                if total.power == 2:
+                    weights.square_()
+                skipped = max(0, total.first - start)
+                if skipped < end - start:
+                    counted = ones[:, :, skipped : end - start]
+                    total.sums[own, None, left:seen].baddbmm_(counted, weights[:, skipped:])
+
+
+def _hide_future(weights: Tensor, start: int, left: int) -> None:
+    """Set weights (…, rows, columns) of the queries from `start` on later ones of the keys from `left` to zero."""
+    weights[..., max(0, start - left) :].tril_(min(0, start - left))  # they may be infinite: multiplying would not do
+
+
+def causal_log_sum_exp(queries: Tensor, keys: Tensor, scaling: float, *, first: int = 0) -> Tensor:
+    """log Σ_{j ≤ i} exp(q_i · k_j · scaling) of each query, block by block, where no attention kernel has told it.
+
+    Args:
+        queries: (Hq, L, D).
+        keys: (Hkv, L, D).
+        scaling: factor on Q Kᵀ.
+        first: queries before it may be left out (their values are 0 then).
+
+    Returns:
+        (Hq, L) float32.
+    """
+    heads, length, size = queries.shape
+    kv_heads = keys.shape[0]
     transposed = keys.float().transpose(1, 2)  # [Hkv, D, L]
-    all_queries = needs.sums or needs.squares
-    first = 0 if all_queries else length - max((min(w, length) for w in windows), default=0)
-    for start in range(first, length, block):
+    result = queries.new_zeros(heads, length, dtype=torch.float32)
+    block = rows_per_block(heads * length, queries.device)
+    for start in range(first // block * block, length, block):
         end = min(start + block, length)
-        weights = _attention_block(queries, transposed, start, end, scaling)  # [Hq, end - start, end]
-        if sums is not None:
-            sums[:, :end] += weights.sum(1)
-        for w, total in windows.items():
-            if end > length - w:
-                total[:, :end] += weights[:, max(0, length - w - start) :].sum(1)
-        if squares is not None:
-            squares[:, :end] += weights.square_().sum(1)
-    return Statistics(length, keys.shape[0], sums, squares, windows)
-
-
-def _attention_block(queries: Tensor, transposed: Tensor, start: int, end: int, scaling: float) -> Tensor:
-    """Attention weights of queries start … end − 1 on the keys they may see: (Hq, end − start, end) float32."""
-    heads, _, size = queries.shape
-    kv_heads, rows = transposed.shape[0], end - start
-    q = queries[:, start:end].float() * scaling
-    q = q.reshape(kv_heads, heads // kv_heads * rows, size)  # [Hkv, G · rows, D]
-    logits = torch.bmm(q, transposed[:, :, :end]).view(heads, rows, end)
-    future = torch.ones(rows, rows, dtype=torch.bool, device=queries.device).triu_(1)
-    logits[:, :, start:].masked_fill_(future, -torch.inf)
-    return logits.softmax(-1)
+        q = queries[:, start:end].float() * scaling
+        logits = torch.bmm(q.reshape(kv_heads, -1, size), transposed[:, :, :end]).view(heads, end - start, end)
+        future = torch.ones(end - start, end - start, dtype=torch.bool, device=queries.device).triu_(1)
+        logits[:, :, start:].masked_fill_(future, -torch.inf)
+        result[:, start:end] = logits.logsumexp(-1)
+    return result

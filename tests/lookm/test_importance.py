@@ -5,16 +5,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookm import importance
-from lookm.importance import Needs, attention_statistics
+from lookm import blocks
+from lookm.blocks import Tile, tile_of
+from lookm.importance import Needs, attention_statistics, causal_log_sum_exp
 from tests.lookm.layers import Layer, layers, random_layer
 from tests.lookm.oracle import attention
 
+tiles = st.builds(Tile, st.integers(1, 4), st.integers(1, 50), st.integers(1, 50))
 
-@given(layers(), st.integers(1, 50), st.integers(1, 60))
-def test_sums_squares_and_windows_equal_the_full_matrix(layer: Layer, block: int, window: int) -> None:
+
+def _own_log_sum_exp(layer: Layer) -> torch.Tensor:
+    return causal_log_sum_exp(layer.queries, layer.keys, layer.keys.shape[-1] ** -0.5)
+
+
+@given(layers(), tiles, st.integers(1, 60), st.booleans())
+def test_sums_squares_and_windows_equal_the_full_matrix(layer: Layer, tile: Tile, window: int, given_lse: bool) -> None:
     needs = Needs(sums=True, squares=True, windows=frozenset({window, 3}))
-    statistics = attention_statistics(layer.queries, layer.keys, needs, block=block)
+    lse = _own_log_sum_exp(layer) if given_lse else None
+    statistics = attention_statistics(layer.queries, layer.keys, needs, log_sum_exp=lse, tile=tile)
     weights = attention(layer.queries, layer.keys)
     assert statistics.sums is not None
     assert statistics.squares is not None
@@ -24,12 +32,38 @@ def test_sums_squares_and_windows_equal_the_full_matrix(layer: Layer, block: int
         torch.testing.assert_close(statistics.windows[w], weights[:, -w:].sum(1).float(), atol=1e-5, rtol=1e-5)
 
 
-def test_a_window_alone_equals_the_window_beside_sums() -> None:
-    layer = random_layer(30, groups=2)
-    alone = attention_statistics(layer.queries, layer.keys, Needs(windows=frozenset({7})), block=4)
-    beside = attention_statistics(layer.queries, layer.keys, Needs(True, True, frozenset({7})), block=4)
-    assert alone.sums is None
-    torch.testing.assert_close(alone.windows[7], beside.windows[7])
+@given(layers())
+def test_log_sum_exp_equals_the_full_matrix(layer: Layer) -> None:
+    scaling = layer.keys.shape[-1] ** -0.5
+    logits = (
+        scaling
+        * layer.queries.double()
+        @ layer.keys.double().repeat_interleave(layer.queries.shape[0] // layer.keys.shape[0], 0).transpose(1, 2)
+    )
+    logits = logits.masked_fill(torch.ones_like(logits).triu(1).bool(), -torch.inf)
+    torch.testing.assert_close(_own_log_sum_exp(layer), logits.logsumexp(-1).float(), atol=1e-5, rtol=1e-5)
+
+
+@given(layers(), tiles, st.integers(1, 60))
+def test_what_else_is_needed_changes_no_bit(layer: Layer, tile: Tile, window: int) -> None:
+    joined = Needs(sums=True, squares=True, windows=frozenset({window, 5}))
+    beside = attention_statistics(layer.queries, layer.keys, joined, tile=tile)
+    for needs in (Needs(sums=True), Needs(squares=True), Needs(windows=frozenset({window}))):
+        alone = attention_statistics(layer.queries, layer.keys, needs, tile=tile)
+        assert (alone.sums is None) == (not needs.sums)
+        assert (alone.squares is None) == (not needs.squares)
+        for mine, theirs in ((alone.sums, beside.sums), (alone.squares, beside.squares)):
+            assert mine is None or (theirs is not None and mine.equal(theirs))
+        for w, sums in alone.windows.items():
+            assert sums.equal(beside.windows[w])
+
+
+def test_keys_that_a_query_may_not_see_do_no_harm_however_similar() -> None:
+    layer = random_layer(40)
+    layer.keys[:, 20:] *= 1000  # exp of their logits is infinite
+    statistics = attention_statistics(layer.queries, layer.keys, Needs(sums=True), tile=Tile(1, 8, 16))
+    assert statistics.sums is not None
+    torch.testing.assert_close(statistics.sums.sum(1), torch.full((2,), 40.0))
 
 
 def test_column_sums_average_the_query_heads_of_a_group() -> None:
@@ -42,7 +76,7 @@ def test_column_sums_average_the_query_heads_of_a_group() -> None:
 
 def test_every_query_gives_away_exactly_one() -> None:
     layer = random_layer(50)
-    statistics = attention_statistics(layer.queries, layer.keys, Needs(sums=True), block=7)
+    statistics = attention_statistics(layer.queries, layer.keys, Needs(sums=True), tile=Tile(1, 7, 9))
     assert statistics.sums is not None
     torch.testing.assert_close(statistics.sums.sum(1), torch.full((2,), 50.0))
 
@@ -63,18 +97,10 @@ def test_half_precision_accumulates_in_float32(dtype: torch.dtype) -> None:
     torch.testing.assert_close(statistics.sums, reference.sums)
 
 
-def test_no_block_exceeds_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lookm.blocks.CPU_ELEMENTS", 4000)
-    sizes = []
-    inner = importance._attention_block
-
-    def measured(*args: object) -> torch.Tensor:
-        weights = inner(*args)  # type: ignore[arg-type]
-        sizes.append(weights.numel())
-        return weights
-
-    monkeypatch.setattr(importance, "_attention_block", measured)
-    layer = random_layer(200, kv_heads=2, groups=2)
-    attention_statistics(layer.queries, layer.keys, Needs(sums=True))
-    assert len(sizes) > 1
-    assert max(sizes) <= 4000
+@given(st.integers(1, 64), st.integers(1, 16), st.integers(1, 10**6), st.sampled_from(["cpu", "meta"]))
+def test_no_tile_exceeds_its_bound(heads: int, group: int, length: int, device: str) -> None:
+    tile = tile_of(heads, group, length, length, torch.device(device))
+    limit = blocks.CPU_ELEMENTS if device == "cpu" else blocks.GPU_ELEMENTS
+    assert 1 <= tile.heads * group * tile.rows * tile.columns <= max(limit, group)
+    assert tile.heads <= heads
+    assert max(tile.rows, tile.columns) <= length
