@@ -1,123 +1,127 @@
-"""Asking the model one batch of samples, and writing down what the cache kept and what came out."""
+"""Asking the model one batch of samples under many strategies, and writing down what was kept and what came out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.preparation import DATA_ERRORS, Dataset, Prepared, one_line, open_images
+from benchmarks.memory import is_out_of_memory, make_room
+from benchmarks.preparation import Dataset, Prepared
+from benchmarks.reading import Encoded, asked, read_unit
 from benchmarks.records import SampleRecord
-from benchmarks.reuse import Reuse
-from lookm import look_once
-from lookm.errors import LookmError
-from lookm.report import Report
 from lookm.strategy import Strategy
+from lookm.sweep import SweepRow, generate_sweep
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from lookm.models.backbone import Backbone
 
-
-@dataclass(frozen=True)
-class Encoded:
-    """Samples and their model inputs, as `Backbone.inputs` returns them."""
-
-    samples: Sequence[Prepared]
-    inputs: dict[str, torch.Tensor]
+NOT_FINITE = "the logits are not finite"
 
 
 def ask(
-    backbone: Backbone, strategy: Strategy, dataset: Dataset, batch: Sequence[Prepared], *, root: Path, reuse: Reuse
-) -> list[SampleRecord]:
-    """Answers a batch, each prompt's cache compressed by the strategy.
+    backbone: Backbone, strategies: Sequence[Strategy], dataset: Dataset, batch: Sequence[Prepared], *, root: Path
+) -> list[list[SampleRecord]]:
+    """Reads a batch and answers it under every strategy.
 
     Args:
         backbone: the model.
-        strategy: how to compress.
+        strategies: how to compress the prompts' caches.
         dataset: where the samples are from.
         batch: samples with their prompts.
         root: the benchmark's folder; paths of images are recorded relative to it.
-        reuse: where the inputs of the batch may be from an earlier run, or are kept for the next.
 
     Returns:
-        One record per sample; a sample whose images cannot be read or encoded has its `error` and no answer.
+        For each strategy one record per sample, in the batch's order; a sample without an answer has its `error`.
+
+    Raises:
+        LookmError: the dataset's folder has vanished, or a cache holds something else than its strategy promises.
     """
-    key = ("inputs", dataset.info.dataset, *(dataset.digests[sample.sample_id] for sample in batch))
-    inputs = reuse.find(key)
-    if inputs is not None:
-        return _generate(backbone, strategy, dataset, batch, inputs, root)
-    records: list[SampleRecord] = []
-    readable: list[tuple[Prepared, list[Image]]] = []
-    for sample in batch:
-        try:
-            readable.append((sample, open_images(sample.prompt.images)))
-        except LookmError as error:
-            records.append(_failure(dataset, sample, error, root=root))
-    for part in _encodable(backbone, readable):
-        if isinstance(part, Encoded):
-            if len(part.samples) == len(batch):
-                reuse.keep(key, part.inputs, sum(tensor.nbytes for tensor in part.inputs.values()))
-            records += _generate(backbone, strategy, dataset, part.samples, part.inputs, root)
+    unit = read_unit(dataset, batch, backbone, root, {sample.sample_id for sample in batch})
+    found: list[list[SampleRecord]] = [list(unit.failures) for _ in strategies]
+    for part in unit.parts:
+        for records, new in zip(found, answer(backbone, strategies, dataset, part, root=root), strict=True):
+            records += new
+    order = {sample.sample_id: place for place, sample in enumerate(batch)}
+    return [sorted(records, key=lambda record: order[str(record.sample_id)]) for records in found]
+
+
+def answer(
+    backbone: Backbone, strategies: Sequence[Strategy], dataset: Dataset, encoded: Encoded, *, root: Path
+) -> list[list[SampleRecord]]:
+    """Answers encoded samples under every strategy with one prefill, if memory suffices.
+
+    Where it does not, fewer strategies are tried at once, then fewer samples, then one sample; if that is still too
+    much, the sample's record says so.
+
+    Returns:
+        For each strategy one record per sample, in their order.
+
+    Raises:
+        LookmError: as `ask`.
+    """
+    found: list[list[SampleRecord]] = []
+    at_once = len(strategies)
+    while len(found) < len(strategies):
+        some = strategies[len(found) : len(found) + at_once]
+        rows = _sweep(backbone, some, encoded)
+        if rows is not None:
+            found += [_records(backbone, dataset, encoded.samples, row, root) for row in rows]
+        elif len(some) > 1:
+            at_once = (len(some) + 1) // 2
+        elif len(encoded.samples) > 1:
+            return found + _answer_halves(backbone, strategies[len(found) :], dataset, encoded.samples, root)
         else:
-            records.append(_failure(dataset, *part, root=root))
-    return records
+            (sample,) = encoded.samples
+            tokens = encoded.inputs["input_ids"].shape[1]
+            reason = f"out of memory with this sample alone ({tokens} tokens, {some[0].name})"
+            found.append([asked(dataset, sample, root, error=reason)])
+    return found
 
 
-def _encodable(
-    backbone: Backbone, samples: Sequence[tuple[Prepared, list[Image]]]
-) -> Iterator[Encoded | tuple[Prepared, Exception]]:
-    """All samples in one batch; if that fails, each on its own, to find out which one spoils it."""
-    if not samples:
-        return
-    texts, images = [sample.prompt.text for sample, _ in samples], [pictures for _, pictures in samples]
+def _answer_halves(
+    backbone: Backbone, strategies: Sequence[Strategy], dataset: Dataset, samples: Sequence[Prepared], root: Path
+) -> list[list[SampleRecord]]:
+    """Each half of the samples on its own; read again, since a batch's inputs cannot be cut in two."""
+    half = (len(samples) + 1) // 2
+    first, second = (ask(backbone, strategies, dataset, part, root=root) for part in (samples[:half], samples[half:]))
+    return [left + right for left, right in zip(first, second, strict=True)]
+
+
+def _sweep(backbone: Backbone, strategies: Sequence[Strategy], encoded: Encoded) -> list[SweepRow] | None:
+    """One sweep; None if memory ran out."""
     try:
-        yield Encoded([sample for sample, _ in samples], backbone.inputs(texts, images))
-    except DATA_ERRORS as error:
-        if len(samples) == 1:
-            yield samples[0][0], error
-            return
-        for pair in samples:
-            yield from _encodable(backbone, [pair])
-
-
-def _generate(
-    backbone: Backbone,
-    strategy: Strategy,
-    dataset: Dataset,
-    samples: Sequence[Prepared],
-    inputs: dict[str, torch.Tensor],
-    root: Path,
-) -> list[SampleRecord]:
-    with look_once(backbone.model, strategy) as session, torch.inference_mode():
-        output = backbone.model.generate(  # type: ignore[operator]
-            **inputs,
-            do_sample=False,
-            min_new_tokens=1,
+        return generate_sweep(
+            backbone.model,
+            encoded.inputs,
+            strategies,
             max_new_tokens=backbone.max_new_tokens,
-            pad_token_id=backbone.tokenizer.pad_token_id,
+            min_new_tokens=1,
+            pad_token_id=int(backbone.tokenizer.pad_token_id),
+            eos_token_ids=_end_tokens(backbone),
         )
-    generated = output[:, inputs["input_ids"].shape[1] :]  # (B, T)
-    ends = _end_tokens(backbone)
-    report = session.report()
-    return [
-        _record(dataset, sample, root, report, row, answer, until_end(tokens, ends))
-        for row, (sample, answer, tokens) in enumerate(
-            zip(samples, backbone.answers(generated), generated.tolist(), strict=True)
-        )
-    ]
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    _tell(len(encoded.samples), len(strategies))
+    make_room()
+    return None
 
 
-def until_end(tokens: Sequence[int], ends: frozenset[int]) -> tuple[int, ...]:
-    """Tokens up to and with the first that ends an answer: what follows is only padding of the batch."""
-    for place, token in enumerate(tokens):
-        if token in ends:
-            return tuple(tokens[: place + 1])
-    return tuple(tokens)
+@lru_cache
+def _tell(samples: int, strategies: int) -> None:
+    """Says once for each size what was too much."""
+    print(
+        f"out of memory with {samples} samples under {strategies} strategies at once; trying less "
+        "(a smaller model.batch_size saves these tries)",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _end_tokens(backbone: Backbone) -> frozenset[int]:
@@ -125,31 +129,33 @@ def _end_tokens(backbone: Backbone) -> frozenset[int]:
     return frozenset() if ends is None else frozenset(ends if isinstance(ends, list) else [ends])
 
 
-def _record(
-    dataset: Dataset,
-    sample: Prepared,
-    root: Path,
-    report: Report,
-    row: int,
-    answer: str,
-    tokens: tuple[int, ...],
-) -> SampleRecord:
-    return SampleRecord(
-        sample_id=dataset.samples[sample.sample_id]["sample_id"],
-        digest=dataset.digests[sample.sample_id],
-        question=sample.prompt.context,
-        images=_relative(sample.prompt.images, root),
-        dropped_images=sample.prompt.dropped_images,
-        dropped_tokens=sample.prompt.dropped_tokens,
-        notes=sample.prompt.notes,
-        prompt_tokens=report.prompt_tokens[row],
-        image_tokens=report.image_tokens[row],
-        kept_tokens=tuple(layer[row] for layer in report.kept_tokens),
-        realised_budget=report.realised_budget[row],
-        kept_bytes=sum(layer[row] for layer in report.kept_bytes),
-        full_bytes=sum(layer[row] for layer in report.full_bytes),
-        answer=answer,
-        answer_tokens=tokens,
+def _records(
+    backbone: Backbone, dataset: Dataset, samples: Sequence[Prepared], row: SweepRow, root: Path
+) -> list[SampleRecord]:
+    """What one strategy answered."""
+    longest = max(1, *map(len, row.tokens))
+    padded = [[*tokens, *[int(backbone.tokenizer.pad_token_id)] * (longest - len(tokens))] for tokens in row.tokens]
+    texts = backbone.answers(torch.tensor(padded))
+    return [
+        _record(asked(dataset, sample, root), row, number, text)
+        if row.finite[number]
+        else asked(dataset, sample, root, error=NOT_FINITE)
+        for number, (sample, text) in enumerate(zip(samples, texts, strict=True))
+    ]
+
+
+def _record(begun: SampleRecord, row: SweepRow, number: int, text: str) -> SampleRecord:
+    report = row.report
+    return replace(
+        begun,
+        prompt_tokens=report.prompt_tokens[number],
+        image_tokens=report.image_tokens[number],
+        kept_tokens=tuple(layer[number] for layer in report.kept_tokens),
+        realised_budget=report.realised_budget[number],
+        kept_bytes=sum(layer[number] for layer in report.kept_bytes),
+        full_bytes=sum(layer[number] for layer in report.full_bytes),
+        answer=text,
+        answer_tokens=row.tokens[number],
         times={
             "compress_ms": report.compress_ms,
             "prefill_ms": report.prefill_ms,
@@ -157,20 +163,3 @@ def _record(
             "batch": len(report.prompt_tokens),
         },
     )
-
-
-def _failure(dataset: Dataset, sample: Prepared, error: Exception, *, root: Path) -> SampleRecord:
-    return SampleRecord(
-        sample_id=dataset.samples[sample.sample_id]["sample_id"],
-        digest=dataset.digests[sample.sample_id],
-        error=one_line(error),
-        question=sample.prompt.context,
-        images=_relative(sample.prompt.images, root),
-        dropped_images=sample.prompt.dropped_images,
-        dropped_tokens=sample.prompt.dropped_tokens,
-        notes=sample.prompt.notes,
-    )
-
-
-def _relative(paths: Sequence[str], root: Path) -> tuple[str, ...]:
-    return tuple(Path(path).relative_to(root).as_posix() for path in paths)

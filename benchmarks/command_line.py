@@ -6,11 +6,10 @@ import math
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from difflib import get_close_matches
 from enum import IntEnum
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
@@ -19,8 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks import interpolation
+from benchmarks.interruption import replace_handlers, restore_handlers, stop_now
 from benchmarks.keys import KEYS
-from benchmarks.reuse import Reuse
+
+if TYPE_CHECKING:
+    from benchmarks.jobs import Jobs
 
 
 class Status(IntEnum):
@@ -31,31 +33,30 @@ class Status(IntEnum):
     WRONG_INPUT = 2
     SAMPLES_FAILED = 3
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 interpolation.register()
 
-# Of the sweep that this process runs.
-_started_afresh: set[Path] = set()
-_shared = Reuse(limit=256 * 2**20)
-
 
 def guard(command: Callable[[], Any]) -> int:
-    """Calls the Hydra command; wrong input ends in one line on stderr, Ctrl-C in another.
+    """Calls the Hydra command; wrong input ends in one line on stderr, Ctrl-C and SIGTERM in another.
 
     Returns:
         The exit status. Unexpected errors are not caught.
     """
+    replaced = replace_handlers(stop_now)
     try:
         command()
     except Exception as error:
-        if not is_wrong_input(error):
+        if not is_expected(error):
             raise
-        complain(error)
-        return Status.WRONG_INPUT
-    except KeyboardInterrupt:
+        return complain(error)
+    except KeyboardInterrupt as error:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return Status.INTERRUPTED
+        return getattr(error, "status", Status.INTERRUPTED)
+    finally:
+        restore_handlers(replaced)
     return Status.DONE
 
 
@@ -72,26 +73,28 @@ def run_job(config: DictConfig) -> float:
     from benchmarks.runner import run
     from benchmarks.settings import read_settings
     from benchmarks.tables import job_line, run_table
-    from lookm.errors import LookmError
 
     hydra = HydraConfig.get()
     sweeping = hydra.mode == RunMode.MULTIRUN
     try:
         settings = read_settings(config, hydra.runtime.choices)
-        if sweeping and settings.overwrite:
-            # Several jobs of a sweep can be one run, such as `full` at all budgets.
-            settings = replace(settings, overwrite=settings.folder not in _started_afresh)
-            _started_afresh.add(settings.folder)
-        outcome = run(settings, reuse=_shared if sweeping else None)
-    except LookmError as error:
-        if sweeping:
+        outcome = jobs().outcome(settings) if sweeping else run(settings)
+    except Exception as error:
+        if sweeping or not is_expected(error):
             raise
-        complain(error)
-        raise SystemExit(Status.WRONG_INPUT) from None
+        raise SystemExit(complain(error)) from None
     print(job_line(outcome.summary, outcome.computed) if sweeping else f"\n{run_table(outcome.summary)}", flush=True)
     if outcome.failed and not sweeping:
         raise SystemExit(Status.SAMPLES_FAILED)
     return outcome.summary.mean.scores.get("official", math.nan)
+
+
+@lru_cache(maxsize=1)
+def jobs() -> Jobs:
+    """The jobs of the sweep that this process runs."""
+    from benchmarks.jobs import Jobs
+
+    return Jobs()
 
 
 def is_wrong_input(error: BaseException) -> bool:
@@ -103,9 +106,17 @@ def is_wrong_input(error: BaseException) -> bool:
     return isinstance(error, LookmError)
 
 
-def complain(error: BaseException) -> None:
-    """Prints what a user got wrong, in one line on stderr."""
+def is_expected(error: BaseException) -> bool:
+    """Whether an error's line says all: wrong input, or a cache that was found to hold what it must not."""
+    from lookm.errors import BudgetError
+
+    return is_wrong_input(error) or isinstance(error, BudgetError)
+
+
+def complain(error: BaseException) -> Status:
+    """Prints an expected error in one line on stderr; returns the exit status that belongs to it."""
     print(f"error: {explain(error)}", file=sys.stderr, flush=True)
+    return Status.WRONG_INPUT if is_wrong_input(error) else Status.CRASHED
 
 
 def explain(error: BaseException) -> str:

@@ -8,9 +8,9 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -20,8 +20,12 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from benchmarks.command_line import Status, choices_of, complain, is_wrong_input
+from benchmarks.command_line import Status, choices_of, complain, is_expected, jobs
+from benchmarks.loggers import name_group
 from lookm.errors import LookmError
+
+if TYPE_CHECKING:
+    from benchmarks.settings import Settings
 
 _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
@@ -34,9 +38,8 @@ def _ends_the_program(method: Callable[..., None]) -> Callable[..., None]:
         try:
             method(*arguments, **named)
         except Exception as error:
-            if is_wrong_input(error):
-                complain(error)
-                raise SystemExit(Status.WRONG_INPUT) from None
+            if is_expected(error):
+                raise SystemExit(complain(error)) from None
             traceback.print_exc()
             raise SystemExit(Status.CRASHED) from None
 
@@ -50,7 +53,7 @@ class Sweep(Callback):
     """
 
     def __init__(self) -> None:
-        self._jobs: list[Any] = []
+        self._runs: list[Settings] = []
         self._statuses: list[Status] = []
 
     @_ends_the_program
@@ -62,27 +65,19 @@ class Sweep(Callback):
             atexit.register(shutil.rmtree, config.hydra.sweep.dir, ignore_errors=True)
         if config.hydra.sweeper._target_ != _BASIC_SWEEPER:
             return
-        composed = compose_jobs(config)
-        from benchmarks.runner import open_run
-        from benchmarks.settings import read_settings
-
-        jobs = {}
-        for job in composed:
-            settings = read_settings(job, choices_of(job))
-            jobs[settings.folder] = settings
-        for settings in jobs.values():
-            open_run(settings)
-        self._jobs = list(jobs.values())
-        print(f"{len(composed)} jobs, {len(jobs)} runs", file=sys.stderr, flush=True)
+        settings = [_settings_of(config, overrides) for overrides in job_overrides(config)]
+        check_runs(settings)
+        name_group(config.hydra.overrides.task)
+        self._runs = list({one.folder: one for one in settings}.values())
+        print(f"{len(settings)} jobs, {len(self._runs)} runs", file=sys.stderr, flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Lets the sweep go on after a job that failed: says why, and gives the job the value NaN."""
         if config.hydra.mode != RunMode.MULTIRUN or job_return.status != JobStatus.FAILED:
             return
         error = job_return._return_value
-        if isinstance(error, LookmError):
-            complain(error)
-            self._statuses.append(Status.WRONG_INPUT)
+        if is_expected(error):
+            self._statuses.append(complain(error))
         else:
             traceback.print_exception(error)
             self._statuses.append(Status.CRASHED)
@@ -91,7 +86,7 @@ class Sweep(Callback):
     @_ends_the_program
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Prints the comparison and ends the program with the worst status of the jobs."""
-        if self._jobs:
+        if self._runs:
             self._compare()
         for status in (Status.CRASHED, Status.WRONG_INPUT, Status.SAMPLES_FAILED):
             if status in self._statuses:
@@ -102,7 +97,7 @@ class Sweep(Callback):
         from benchmarks.tables import comparison_table
 
         summaries = []
-        for settings in self._jobs:
+        for settings in self._runs:
             try:
                 summary = summary_of(settings)
             except LookmError:
@@ -118,8 +113,8 @@ class Sweep(Callback):
             print(f"\n{comparison_table(summaries)}", flush=True)
 
 
-def compose_jobs(config: DictConfig) -> list[DictConfig]:
-    """The configurations of all jobs of a sweep, as Hydra's basic sweeper will compose them.
+def job_overrides(config: DictConfig) -> list[list[str]]:
+    """The overrides of all jobs of a sweep, as Hydra's basic sweeper will hand them to the launcher.
 
     Args:
         config: the sweep's configuration, with its `hydra` node.
@@ -127,5 +122,51 @@ def compose_jobs(config: DictConfig) -> list[DictConfig]:
     loader = GlobalHydra.instance().config_loader()
     fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides([*fixed, *config.hydra.overrides.task])
-    (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [loader.load_sweep_config(config, overrides) for overrides in jobs]
+    (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return batch
+
+
+def check_runs(settings: Sequence[Settings]) -> None:
+    """Checks that every run has its data, and a folder that was made from the same things or none.
+
+    Raises:
+        LookmError: the first thing that is wrong.
+    """
+    from benchmarks.grouped import parts
+    from benchmarks.opened import open_run, read_material
+
+    for part in parts(settings):
+        material = read_material(settings[part[0]])
+        for place in part:
+            open_run(settings[place], material)
+
+
+def announce_jobs(config: DictConfig, batch: Sequence[Sequence[str]]) -> None:
+    """Tells this process which jobs it is going to run, if they may be computed together.
+
+    They may not where jobs get environments or working directories of their own.
+
+    Args:
+        config: the sweep's configuration, with its `hydra` node.
+        batch: the overrides of each job.
+    """
+    of_hydra = {tuple(word for word in overrides if word.lstrip("+~").startswith("hydra.")) for overrides in batch}
+    if config.hydra.job.chdir or len(of_hydra) > 1:
+        return
+    settings = []
+    for overrides in batch:
+        try:
+            settings.append(_settings_of(config, overrides))
+        except Exception as error:
+            if not is_expected(error):
+                raise
+            # The job will say so itself.
+    jobs().announce(settings)
+
+
+def _settings_of(config: DictConfig, overrides: Sequence[str]) -> Settings:
+    """The settings of one job."""
+    from benchmarks.settings import read_settings
+
+    composed = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
+    return read_settings(composed, choices_of(composed))

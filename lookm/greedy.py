@@ -13,6 +13,9 @@ from transformers import (
 
 from lookm.errors import LookmError
 
+NO_TOKEN = -1
+"""Stands for the token of a row whose logits are not finite (NaN, or an overflow)."""
+
 PROMPT_BOUND = (EncoderNoRepeatNGramLogitsProcessor, UnbatchedClassifierFreeGuidanceLogitsProcessor)
 
 
@@ -43,14 +46,18 @@ class GreedyChoice:
         self._ids = torch.cat([prompt_ids, prompt_ids.new_zeros(prompt_ids.shape[0], max_new_tokens)], dim=1)
 
     def next(self, logits: Tensor) -> Tensor:
-        """The next tokens (R,) from logits (R, V), and remember them for the processors."""
+        """The next tokens (R,) from logits (R, V), and remember them for the processors.
+
+        A row whose largest logit is not finite gets `NO_TOKEN`.
+        """
         scores = logits.float()
         processors = self._all if self._new < self._min_new_tokens else self._later
         place = self._length + self._new
         if processors:
             scores = processors(self._ids[:, :place], scores)  # type: ignore[arg-type]
-        tokens = scores.argmax(-1)
+        largest, tokens = scores.max(-1)
         self._ids[:, place] = tokens
+        tokens = tokens.masked_fill(~largest.isfinite(), NO_TOKEN)
         self._new += 1
         return tokens
 
@@ -75,6 +82,8 @@ class Answers:
         self.tokens: list[list[int]] = [[] for _ in range(rows)]
         self.live = list(range(rows))
         """Which rows the batch holds, in its order; ended ones are among them until `leave`."""
+        self.finite = [True] * rows
+        """Whether a row ended, if it did, otherwise than by logits that are not finite."""
         self._ended = [False] * rows
         self._ends = frozenset(ends)
 
@@ -83,6 +92,9 @@ class Answers:
         for row, new in zip(self.live, steps.t().tolist(), strict=True):
             for token in new:
                 if self._ended[row]:
+                    break
+                if token == NO_TOKEN:
+                    self.finite[row], self._ended[row] = False, True
                     break
                 self.tokens[row].append(token)
                 self._ended[row] = token in self._ends

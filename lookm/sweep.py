@@ -38,11 +38,14 @@ class SweepRow:
         report: as of `Session.report()`, with times as a sweep can attribute them. `compress_ms` is the strategy's
             equal share of the joint compression (0 if it evicts nothing), `prefill_ms` the one prefill without the
             joint compression plus that share, `decode_ms_per_token` a step of the joint batch of `decode_rows` rows.
+        finite: for each prompt whether all its logits were finite; otherwise `tokens` ends before the first that were
+            not.
     """
 
     strategy: Strategy
     tokens: tuple[tuple[int, ...], ...]
     report: Report
+    finite: tuple[bool, ...]
 
 
 def generate_sweep(
@@ -190,7 +193,7 @@ class _Sweep:
                 arguments["position_ids"] = positions
             self.cache.begin_step(self.steps)
             output = model(
-                input_ids=tokens[:, None],
+                input_ids=tokens.clamp(min=0)[:, None],  # a row without a token has ended
                 past_key_values=self.cache,
                 use_cache=True,
                 return_dict=True,
@@ -226,6 +229,7 @@ class _Sweep:
                     strategy,
                     tuple(tuple(self.answers.tokens[number]) for number in own),
                     report_of(strategy, lengths, image_tokens, [layer] * self.n_layers, times),
+                    tuple(self.answers.finite[number] for number in own),
                 )
             )
         return results

@@ -1,6 +1,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def finished_run(settings: Settings) -> tuple[Summary, RunFolder]:
-    return run(settings).summary, RunFolder(settings.folder)
+    untold = replace(settings, resolved={**settings.resolved, "logger": None})
+    return run(untold).summary, RunFolder(settings.folder)
 
 
 def tell(logger: Logger, settings: Settings) -> None:

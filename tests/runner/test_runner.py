@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import runner
+from benchmarks import grouped
+from benchmarks.loading import load_backbone
 from benchmarks.milebench import score_predictions
-from benchmarks.preparation import Dataset, Prepared
+from benchmarks.preparation import Dataset
+from benchmarks.reading import Encoded
 from benchmarks.records import SampleRecord, read_records
-from benchmarks.reuse import Reuse
 from benchmarks.runner import run
 from benchmarks.settings import Settings
 from lookm import look_once
@@ -102,7 +103,7 @@ def test_answers_are_those_of_each_sample_asked_alone(settings_of: MakeSettings)
 def test_the_full_cache_is_plain_generation(settings_of: MakeSettings) -> None:
     settings = settings_of("strategy=full", ONLY_NEEDLE)
     run(settings)
-    backbone = runner.load_backbone(settings)
+    backbone = load_backbone(settings)
     for record in timeless(settings):
         from PIL import Image
 
@@ -142,19 +143,19 @@ def test_resuming_ends_in_the_files_of_an_undisturbed_run(
     asked: list[str] = []
 
     def interrupted(
-        backbone: Backbone, strategy: Any, dataset: Dataset, batch: Sequence[Prepared], **named: Any
-    ) -> list[SampleRecord]:
+        backbone: Backbone, strategies: Any, dataset: Dataset, encoded: Encoded, **named: Any
+    ) -> list[list[SampleRecord]]:
         if len(asked) == 6:
             raise KeyboardInterrupt
-        asked.append(batch[0].sample_id)
-        return real(backbone, strategy, dataset, batch, **named)
+        asked.append(encoded.samples[0].sample_id)
+        return real(backbone, strategies, dataset, encoded, **named)
 
-    real = runner.ask
-    monkeypatch.setattr(runner, "ask", interrupted)
+    real = grouped.answer
+    monkeypatch.setattr(grouped, "answer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(replace(settings, overwrite=True))
     assert json.loads((settings.folder / "run.json").read_text())["state"] == "interrupted"
-    monkeypatch.setattr(runner, "ask", real)
+    monkeypatch.setattr(grouped, "answer", real)
     assert run(settings).computed == 6
     assert {info.dataset: timeless(settings, info.dataset) for info in DATASETS} == undisturbed
     assert (settings.folder / ROUGE / "pred.json").read_bytes() == predictions
@@ -256,21 +257,8 @@ def test_missing_weights_leave_no_folder(settings_of: MakeSettings) -> None:
 
 def test_the_model_is_loaded_once_for_runs_that_share_it(settings_of: MakeSettings) -> None:
     one, other = settings_of("strategy=h2o"), settings_of("strategy=tp")
-    assert runner.load_backbone(one) is runner.load_backbone(other)
-    assert runner.load_backbone(settings_of("dtype=bfloat16")) is not runner.load_backbone(one)
-
-
-def test_runs_that_share_inputs_answer_as_runs_that_do_not(
-    settings_of: MakeSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = settings_of("strategy=tp")
-    run(settings)
-    alone = answers(settings)
-    shared = Reuse(limit=2**20)
-    run(settings_of("strategy=h2o"), reuse=shared)
-    monkeypatch.setattr(Backbone, "inputs", no_model)
-    run(replace(settings, overwrite=True), reuse=shared)
-    assert answers(settings) == alone
+    assert load_backbone(one) is load_backbone(other)
+    assert load_backbone(settings_of("dtype=bfloat16")) is not load_backbone(one)
 
 
 def test_changed_answers_are_counted_where_the_full_cache_was_run(settings_of: MakeSettings) -> None:
@@ -289,7 +277,7 @@ def test_changed_answers_are_counted_where_the_full_cache_was_run(settings_of: M
 
 def test_the_model_is_as_before_after_a_run(settings_of: MakeSettings) -> None:
     settings = settings_of(ONLY_NEEDLE)
-    model = runner.load_backbone(settings).model
+    model = load_backbone(settings).model
     before = model.get_decoder().config._attn_implementation
     run(settings)
     assert model.get_decoder().config._attn_implementation == before
