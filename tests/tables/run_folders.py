@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.preparation import read_dataset
+from benchmarks.files import write_json
+from benchmarks.milebench import PROTOCOLS, score_predictions, write_evaluation
+from benchmarks.preparation import Dataset, read_dataset
 from benchmarks.records import SampleRecord
-from benchmarks.results import write_results
+from benchmarks.results import predictions_of
 from benchmarks.store import RunFolder
 from tests.runner.small_benchmark import small_benchmark
 
@@ -82,13 +84,20 @@ class Folders:
                         for number, (key, sample) in enumerate(dataset.samples.items())
                     ],
                 )
-        folder = RunFolder(folder.path)
-        write_results(_Names(), folder, datasets)  # type: ignore[arg-type]
+        for dataset in datasets:
+            self._evaluate(folder, dataset)
         return folder.path
 
-
-class _Names:
-    model = "random"
+    def _evaluate(self, folder: RunFolder, dataset: Dataset) -> None:
+        predictions = predictions_of(dataset, folder.records(dataset.info.dataset), "random", {})
+        if predictions:
+            scored = {
+                protocol: score_predictions(dataset.info.dataset, dataset.annotation, predictions, protocol=protocol)
+                for protocol in PROTOCOLS
+            }
+            target = folder.path / dataset.info.dataset
+            write_evaluation(target, scored["official"])
+            write_json(target / "repaired.json", {key: scored["repaired"][key] for key in ("eval", "eval_score")})
 
 
 def _record(digest: str, sample: Mapping[str, Any], answer: str | None, fields: Mapping[str, Any]) -> SampleRecord:

@@ -1,0 +1,74 @@
+"""The paper's tables next to ours: paper, ours, difference, interval, budget, changed answers.
+
+    python -m scripts.tables table1                        tiny model, MileBench-mini: no paper to compare with
+    python -m scripts.tables table1 --model llava7b        the paper's LLaVA-1.5-7B on MileBench
+    python -m scripts.tables table6 --model llava7b --format latex
+
+Reads run folders only. Fill them with `python run.py -m +experiment=table1 model=…`; cells without a run are shown as
+missing, with the command that fills them. Runs that differ in more than strategy and budget are refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from benchmarks.experiment_arguments import add_arguments, read_arguments, read_conditions
+from lookm.errors import LookmError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status, 2 for wrong input."""
+    options = _parser().parse_args(arguments)
+    try:
+        print(table(options))
+    except LookmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def table(options: argparse.Namespace) -> str:
+    """The asked table in the asked format.
+
+    Raises:
+        LookmError: wrong input, or runs that must not stand in one table.
+    """
+    from benchmarks.reproduction import reproduce
+    from benchmarks.score_table import as_csv, as_latex, as_markdown, as_text
+
+    experiment, runs = read_arguments(options.table, options)
+    results = reproduce(
+        experiment,
+        runs,
+        protocol=options.protocol,
+        where=read_conditions(options.where),
+        common=options.common,
+        split=options.split is not None,
+    )
+    if options.format == "csv":
+        return as_csv(results)
+    drawn = {"text": as_text, "markdown": as_markdown, "latex": as_latex}[options.format]
+    return "\n\n\n".join(map(drawn, results))
+
+
+def _parser() -> argparse.ArgumentParser:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.tables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(
+        parser, "table", "table1, table2, table3 or table6; figure5 and figure6 give their numbers as a table"
+    )
+    parser.add_argument("--format", choices=["text", "markdown", "latex", "csv"], default="text", help="(text)")
+    parser.add_argument(
+        "--split",
+        choices=["truncation"],
+        help="two tables: samples that lost images to the context limit, and the others",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
