@@ -21,6 +21,10 @@ CLIP: dict[str, int] = {
     "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 2,
     "image_size": 28, "patch_size": 7, "projection_dim": 8,
 }  # fmt: skip
+INTERN_VIT: dict[str, Any] = {
+    "hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 6, "intermediate_size": 40, "image_size": 224,
+    "patch_size": 56, "qkv_bias": False, "qk_normalization": True, "layer_norm_eps": 1e-6, "hidden_act": "gelu",
+}  # fmt: skip
 
 
 class Dice:
@@ -147,4 +151,60 @@ def llava(folder: Path, seed: int = 0) -> Weights:
     }  # fmt: skip
     write(folder, config, weights)
     write_byte_tokenizer(folder, {"<unk>": 0, "<s>": 1, "</s>": 2, "<image>": 298, "<pad>": 299}, bos="<s>")
+    return weights
+
+
+def mobilevlm(folder: Path, seed: int = 0) -> Weights:
+    """A shrunk `mtgv/MobileVLM_V2-3B`, in the layout of its repository, with its vision tower's sizes beside."""
+    dice, width = Dice(seed), LLAMA["hidden_size"]
+    clip_fields = CLIP | {"image_size": 56, "patch_size": 4}
+    weights = llama(dice, "model.", "lm_head", 600, LLAMA)
+    weights |= clip(dice, "model.vision_tower.vision_tower.vision_model.", clip_fields)
+    weights |= dice.linear("model.mm_projector.mlp.mlp.0", CLIP["hidden_size"], width)
+    weights |= dice.linear("model.mm_projector.mlp.mlp.2", width, width)
+    weights["model.mm_projector.peg.peg.0.weight"] = dice(width, 1, 3, 3)
+    weights["model.mm_projector.peg.peg.0.bias"] = dice(width)
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = dice(4)
+    config = {
+        "architectures": ["MobileLlamaForCausalLM"], "model_type": "mobilevlm", "vocab_size": 600, **LLAMA,
+        "mm_hidden_size": CLIP["hidden_size"], "mm_projector_type": "ldpnetv2", "mm_vision_select_feature": "patch",
+        "mm_vision_select_layer": -2, "mm_vision_tower": "openai/clip-vit-large-patch14-336", "pad_token_id": 0,
+        "bos_token_id": 1, "eos_token_id": 2, "rope_theta": 10000.0, "rope_scaling": None, "hidden_act": "silu",
+        "tie_word_embeddings": False, "torch_dtype": "bfloat16", "vision_config": clip_fields,
+    }  # fmt: skip
+    write(folder, config, weights)
+    write_sentencepiece(folder)
+    return weights
+
+
+def internvl(folder: Path, seed: int = 0) -> Weights:
+    """A shrunk `OpenGVLab/InternVL-Chat-ViT-6B-Vicuna-7B` in its layout, with its vision tower's sizes beside."""
+    dice, width, text_width = Dice(seed), INTERN_VIT["hidden_size"], LLAMA["hidden_size"]
+    inner, patch, tower = INTERN_VIT["intermediate_size"], INTERN_VIT["patch_size"], "model.vision_tower.vision_tower"
+    weights = llama(dice, "model.", "lm_head", 600, LLAMA)
+    weights |= {
+        f"{tower}.embeddings.class_embedding": dice(1, 1, width),
+        f"{tower}.embeddings.position_embedding": dice(1, 17, width),
+        f"{tower}.embeddings.patch_embedding.weight": dice(width, 3, patch, patch, spread=0.01),
+        f"{tower}.embeddings.patch_embedding.bias": dice(width),
+    }
+    for layer in range(INTERN_VIT["num_hidden_layers"]):
+        name = f"{tower}.encoder.layers.{layer}"
+        weights |= dice.linear(f"{name}.attn.qkv", width, 3 * width, bias=False)
+        weights |= dice.linear(f"{name}.attn.proj", width, width)
+        weights |= dice.linear(f"{name}.mlp.fc1", width, inner) | dice.linear(f"{name}.mlp.fc2", inner, width)
+        for part in ("attn.q_norm", "attn.k_norm", "norm1", "norm2"):
+            weights |= dice.norm(f"{name}.{part}", width, bias=False)
+        weights |= {f"{name}.ls1": dice(width), f"{name}.ls2": dice(width)}
+    weights |= dice.linear("model.mm_projector.0", width, text_width)
+    weights |= dice.linear("model.mm_projector.2", text_width, text_width)
+    config = {
+        "architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava", "vocab_size": 600, **LLAMA,
+        "mm_hidden_size": width, "mm_projector_type": "mlp2x_gelu", "mm_vision_select_feature": "patch",
+        "mm_vision_select_layer": -4, "mm_vision_tower": "OpenGVLab/InternViT-6B-224px", "pad_token_id": 0,
+        "bos_token_id": 1, "eos_token_id": 2, "rope_scaling": None, "hidden_act": "silu",
+        "tie_word_embeddings": False, "torch_dtype": "bfloat16", "vision_config": INTERN_VIT,
+    }  # fmt: skip
+    write(folder, config, weights)
+    write_sentencepiece(folder)
     return weights

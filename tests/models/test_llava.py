@@ -1,6 +1,7 @@
 """LLaVA-1.5: pixels as the original makes them, and a checkpoint in the repository's layout."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from tests.models import checkpoints, plain
 from tests.models.claims import check_backbone, picture
 
 GOLDEN = Path(__file__).parents[1] / "data" / "backbones" / "llava_pixels.safetensors"
-LOAD = {
+LOAD: dict[str, Any] = {
     "name": "llava7b", "size": "7b", "template": "llava_llama_2", "label": "LLaVA", "batch_size": 2,
     "max_context_len": 500, "max_new_tokens": 6,
 }  # fmt: skip
@@ -29,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def backbone(folder: Path) -> Backbone:
-    return load_llava(path=folder, **LOAD)  # type: ignore[arg-type]
+    return load_llava(path=folder, **LOAD)
 
 
 def reference_logits(folder: Path, ids: list[int], pixels: torch.Tensor) -> torch.Tensor:

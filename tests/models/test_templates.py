@@ -8,9 +8,9 @@ from lookm.models.templates import TEMPLATES, template_text
 
 def test_llavas_template_is_llama_2s_with_its_system_prompt() -> None:
     assert template_text("llava_llama_2").replace("{question}", "Q?") == (
-        "[INST] <<SYS>>\nYou are a helpful language and vision assistant. You are able to understand the visual content "
-        "that the user provides, and assist the user with a variety of tasks using natural language.\n<</SYS>>\n\nQ? "
-        "[/INST]"
+        "[INST] <<SYS>>\nYou are a helpful language and vision assistant. You are able to understand the visual "
+        "content that the user provides, and assist the user with a variety of tasks using natural language."
+        "\n<</SYS>>\n\nQ? [/INST]"
     )
 
 
