@@ -43,20 +43,25 @@ class Sums:
 
 
 def match_evicted(keys: Tensor, kept: Tensor, *, block: int | None = None) -> Matches:
-    """Find each evicted token's most similar kept token (Eq. 9).
+    """Find each evicted token's most similar kept token (Eq. 9); of equally similar ones, the earliest.
 
     Args:
         keys: (H, L, D), any floating dtype.
         kept: kept positions, (H, K) int64 ascending, K ≥ 1.
-        block: evicted tokens at a time, by default as many as `lookm.blocks` allows.
+        block: evicted tokens of one head at a time, by default as many as `lookm.blocks` allows.
     """
     heads, length, _ = keys.shape
     evicted = evicted_positions(kept, length)
-    block = block or rows_per_block(heads * kept.shape[1], keys.device)
-    anchors = _unit(_rows(keys, kept)).transpose(1, 2)  # [H, D, K]
-    best = [torch.bmm(_unit(_rows(keys, part)), anchors).max(-1) for part in evicted.split(block, dim=1)]
-    target = torch.cat([b.indices for b in best], dim=1) if best else evicted
-    similarity = torch.cat([b.values for b in best], dim=1) if best else evicted.float()
+    target, similarity = torch.empty_like(evicted), torch.empty_like(evicted, dtype=torch.float32)
+    block = block or rows_per_block(kept.shape[1], keys.device)
+    at_once = max(1, block // max(1, evicted.shape[1]))  # heads
+    for head in range(0, heads, at_once):
+        chosen = slice(head, head + at_once)
+        anchors = _unit(_rows(keys[chosen], kept[chosen])).transpose(1, 2)  # [h, D, K]
+        for start in range(0, evicted.shape[1], block):
+            part = chosen, slice(start, start + block)
+            best = torch.bmm(_unit(_rows(keys[chosen], evicted[part])), anchors).max(-1)
+            similarity[part], target[part] = best
     return Matches(evicted, target, similarity)
 
 
@@ -122,18 +127,30 @@ def sum_evicted(keys: Tensor, values: Tensor, matches: Matches, n_kept: int, *, 
         n_kept: kept tokens K.
         weighted: whether each token enters times its similarity (Eq. 12).
     """
-    weight = matches.similarity.unsqueeze(-1) if weighted else None
-    counts = torch.zeros(keys.shape[0], n_kept, device=keys.device).scatter_add_(
-        1, matches.target, torch.ones_like(matches.similarity)
-    )
+    heads = keys.shape[0]
+    first_slot = n_kept * torch.arange(heads, device=keys.device).unsqueeze(1)
+    slots = (matches.target + first_slot).flatten()  # [H · E]
+    counts = torch.zeros(heads * n_kept, dtype=torch.int64, device=keys.device)
+    counts.scatter_add_(0, slots, torch.ones_like(slots))
+    add = add_in_order if keys.device.type == "cpu" else add_sorted
     sums = []
     for states in (keys, values):
         source = _rows(states, matches.evicted).float()  # [H, E, D]
-        if weight is not None:
-            source = source * weight
-        total = source.new_zeros(source.shape[0], n_kept, source.shape[2])
-        sums.append(total.scatter_add_(1, matches.target.unsqueeze(-1).expand_as(source), source))
-    return Sums(sums[0], sums[1], counts)
+        if weighted:
+            source = source * matches.similarity.unsqueeze(-1)
+        sums.append(add(source.flatten(0, 1), slots, counts).unflatten(0, (heads, n_kept)))
+    return Sums(sums[0], sums[1], counts.view(heads, n_kept).float())
+
+
+def add_in_order(source: Tensor, slots: Tensor, counts: Tensor) -> Tensor:
+    """Add the rows of source (E, D) into slots (E,) one after the other: on a CPU, `index_add_` does. (S, D)."""
+    return source.new_zeros(counts.shape[0], source.shape[1]).index_add_(0, slots, source)
+
+
+def add_sorted(source: Tensor, slots: Tensor, counts: Tensor) -> Tensor:
+    """As `add_in_order` without a GPU's atomics: sort by slot, then sum segments of `counts` (S,) rows. (S, D)."""
+    ordered = source[slots.argsort(stable=True)]
+    return torch.segment_reduce(ordered, "sum", lengths=counts, unsafe=True)
 
 
 def _released_rows(matches: Matches, *, misaligned: bool) -> Matches:

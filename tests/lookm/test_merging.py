@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookm.merging import Merge, Semantics, match_evicted, merge_evicted
+from lookm.merging import Merge, Semantics, add_in_order, add_sorted, match_evicted, merge_evicted
 from tests.lookm.layers import Layer, layers, random_layer
 from tests.lookm.oracle import merged
 
@@ -40,6 +40,39 @@ def test_matching_in_blocks_equals_matching_at_once(layer: Layer, block: int, da
     blocks, at_once = match_evicted(layer.keys, kept, block=block), match_evicted(layer.keys, kept, block=1000)
     assert blocks.target.equal(at_once.target)
     torch.testing.assert_close(blocks.similarity, at_once.similarity)
+
+
+@given(st.integers(1, 6), st.lists(st.integers(0, 5), max_size=40), st.integers(1, 5))
+def test_sorted_sums_equal_sums_in_order(slots: int, targets: list[int], size: int) -> None:
+    index = torch.tensor([target % slots for target in targets], dtype=torch.int64)
+    source = torch.randn(len(targets), size, generator=torch.Generator().manual_seed(len(targets)))
+    counts = torch.bincount(index, minlength=slots)
+    expected = torch.zeros(slots, size)
+    for target, row in zip(index.tolist(), source, strict=True):
+        expected[target] += row
+    torch.testing.assert_close(add_in_order(source, index, counts), expected)
+    torch.testing.assert_close(add_sorted(source, index, counts), expected)
+
+
+def test_of_equally_similar_tokens_the_earliest_is_chosen() -> None:
+    keys = torch.tensor([[[0.0, 1.0], [2.0, 0.0], [1.0, 0.0], [3.0, 0.0]]])
+    assert match_evicted(keys, torch.tensor([[0, 1, 2]])).target.tolist() == [[1]]
+
+
+@pytest.mark.parametrize("limit", [1 << 18, 5000])
+def test_similarities_are_never_all_held_at_once(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lookm.blocks.CPU_ELEMENTS", limit)
+    inner, sizes = torch.bmm, []
+
+    def measured(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        sizes.append(a.shape[0] * a.shape[1] * b.shape[2])
+        return inner(a, b)
+
+    monkeypatch.setattr(torch, "bmm", measured)
+    layer = random_layer(400, kv_heads=6)
+    match_evicted(layer.keys, torch.arange(0, 400, 5).expand(6, -1))
+    assert sum(sizes) == 6 * 320 * 80
+    assert max(sizes) <= limit
 
 
 def test_a_kept_token_that_nobody_chose_is_untouched() -> None:
