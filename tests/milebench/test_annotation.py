@@ -74,7 +74,7 @@ def test_a_missing_folder_says_how_to_get_it(tmp_path: Path) -> None:
         LookmError, match=rf"'TQA' is not in .*`python -m scripts.download milebench --root {tmp_path}`"
     ):
         read_annotation(tmp_path, "TQA")
-    with pytest.raises(LookmError, match="get it with `python -m scripts.download milebench`"):
+    with pytest.raises(LookmError, match=r"get it with `python -m scripts.download milebench`"):
         read_annotation(Path("data/MileBench"), "Nothing")
 
 
