@@ -18,8 +18,8 @@ from lookm.errors import BudgetError
 from lookm.strategy import Strategy
 
 _ENOUGH = 8
-"""Samples with images that must all be kept whole before a compression is called a no-op: a short prompt whose images
-lie in the recent window may rightly be kept whole, many in a row may not."""
+"""Samples with images, all kept whole, at which a compression is called a no-op whatever it promises: a short prompt
+whose images lie in the recent window may rightly be kept whole, a whole dataset of them may not."""
 
 
 def audit_records(strategy: Strategy, dataset: str, records: Iterable[SampleRecord]) -> None:
@@ -39,11 +39,9 @@ def audit_records(strategy: Strategy, dataset: str, records: Iterable[SampleReco
         fault = _fault(strategy, record)
         if fault:
             raise BudgetError(f"{dataset}, sample {record.sample_id}: {fault}; results are not written")
-    doubtful = [
-        record for record in answered if record.image_tokens and _promise(strategy, record)[0] < record.prompt_tokens
-    ]
-    whole = [record for record in doubtful if set(record.kept_tokens) == {record.prompt_tokens}]
-    if len(whole) >= _ENOUGH and len(whole) == len(doubtful) and strategy.nominal_budget < 1:
+    with_images = [record for record in answered if record.image_tokens]
+    whole = [record for record in with_images if set(record.kept_tokens) == {record.prompt_tokens}]
+    if len(whole) >= _ENOUGH and len(whole) == len(with_images) and strategy.nominal_budget < 1:
         raise BudgetError(
             f"{dataset}: {strategy.name} kept all {len(whole)} prompts whole at a nominal budget of "
             f"{strategy.nominal_budget:.0%}, which compresses nothing; results are not written"

@@ -123,7 +123,7 @@ def _readable(path: Path) -> tuple[list[SampleRecord], bool]:
     """The records of a file, line by line, and whether lines had to be left out; a line ends with its newline."""
     try:
         *lines, rest = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return [], False
     except OSError as error:
         raise LookmError(f"{path} cannot be read: {error.strerror}") from None
