@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 
 import pytest
 
-CHUNK = 1000  # bytes; what has arrived of the next chunk is lost when a connection breaks
+CHUNK = 200  # bytes; what has arrived of the next chunk is lost when a connection breaks
 COMMIT = "c0ffee" + "0" * 34
 
 

@@ -84,7 +84,7 @@ def test_a_download_that_broke_off_goes_on_where_it_was(hub: LocalHub, tmp_path:
     with pytest.raises(LookmError, match=rf"0 bytes of .* of {FIRST} have arrived; the same command goes on") as error:
         download_milebench(tmp_path)
     assert "\n" not in str(error.value)
-    hub.cut[FIRST] = (4 * CHUNK + 500, 2)
+    hub.cut[FIRST] = (4 * CHUNK + CHUNK // 2, 2)
     hub.cut[ARCHIVES[1]] = (0, 99)
     with pytest.raises(LookmError, match="have arrived"):
         download_milebench(tmp_path)
@@ -171,7 +171,7 @@ def test_an_interrupted_extraction_is_gone_on_with(
     monkeypatch.setattr(archives.shutil, "copyfileobj", real)
     temporary = tmp_path / ".extracting" / FIRST
     done = {path: path.stat().st_mtime_ns for path in temporary.rglob("*.png")}
-    assert len(done) >= 5
+    assert len(done) >= 2
     assert files_below(tmp_path) == {}, "half a dataset is nowhere to be seen"
     assert len(download_milebench(tmp_path)) == 6
     moved = {tmp_path / path.relative_to(temporary): written for path, written in done.items()}
