@@ -68,23 +68,30 @@ def predictions_of(
     model: str,
     generation: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """Answered samples in the annotation's order, as records of MileBench's `pred.json`."""
+    """Answered samples in the annotation's order, as records of MileBench's `pred.json`.
+
+    Its `evaluate.py` looks samples up by a whole number, and takes the truth for a text, whatever the annotation has.
+    """
     answered = []
     for sample in dataset.annotation["data"]:
         record = records.get(str(sample["sample_id"]))
         if record is not None and record.answered:
             answered.append(
                 {
-                    "sample_id": sample["sample_id"],
+                    "sample_id": _as_number(sample["sample_id"]),
                     "image": list(record.images),
                     "question": record.question,
-                    "gt_response": sample["response"],
+                    "gt_response": str(sample["response"]),
                     "gen_model_id": model,
                     "pred_response": record.answer,
                     "gen_kwargs": dict(generation),
                 }
             )
     return answered
+
+
+def _as_number(sample_id: int | str) -> int | str:
+    return int(sample_id) if isinstance(sample_id, str) and sample_id.strip().isdecimal() else sample_id
 
 
 def _score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], protocol: str) -> dict[str, Any]:
