@@ -42,7 +42,7 @@ def write_results(settings: Settings, folder: RunFolder, datasets: Sequence[Data
         for dataset in datasets:
             audit_records(settings.strategy, dataset.info.dataset, folder.records(dataset.info.dataset).values())
         results = {dataset.info.dataset: _write_dataset(settings, folder, dataset) for dataset in datasets}
-        folder.describe(results=results, state="finished")
+        folder.finish(results)
 
 
 def _write_dataset(settings: Settings, folder: RunFolder, dataset: Dataset) -> dict[str, float]:

@@ -41,6 +41,7 @@ class RunFolder:
         self._lock = Lock(path.parent / LOCKS / name, str(path))
         self._about: dict[str, Any] = {}
         self._records: dict[str, dict[str, SampleRecord]] = {}
+        self._in_session = False
         self._read()
 
     @property
@@ -164,8 +165,10 @@ class RunFolder:
             self.describe(state="running", sessions=[*earlier, begun])
 
             def end(state: str) -> None:
+                self._in_session = False
                 self.describe(state=state, sessions=[*earlier, {**begun, "ended": _now(), "state": state}])
 
+            self._in_session = True
             try:
                 yield
             except BaseException as error:
@@ -173,6 +176,13 @@ class RunFolder:
                     end("interrupted" if isinstance(error, KeyboardInterrupt) else "stopped by an error")
                 raise
             end("finished")
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Notes what the samples amount to, and outside a session that the run is finished.
+
+        A run that was killed after its last sample has nothing left to compute, and so no session that would say so.
+        """
+        self.describe(results=results, **({} if self._in_session else {"state": "finished"}))
 
     def append(self, dataset: str, records: Iterable[SampleRecord]) -> None:
         """Adds finished samples, one line each, all of them or none.
@@ -212,7 +222,8 @@ class RunFolder:
         return self.path.parent / LOCKS / f"{self.path.name}.thrown-away"
 
     def _read(self) -> None:
-        self._about, self._records = read_json(self.path / "run.json") or {}, {}
+        about = read_json(self.path / "run.json")
+        self._about, self._records = about if isinstance(about, dict) else {}, {}
 
     def _put_right(self) -> None:
         """What is to be done before the holder may write."""
