@@ -18,7 +18,6 @@ DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("8bit", "4bit")
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_DESCRIPTIONS = ("*.json", "*.model", "*.txt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,28 +74,6 @@ class Source:
         return f"{label} (random weights)" if self.weights == "random" else label
 
 
-@dataclass(frozen=True)
-class HubSource:
-    """What to download of a repository: files that match `allow_patterns` at `revision` (None: main)."""
-
-    repo_id: str
-    revision: str | None
-    allow_patterns: tuple[str, ...]
-
-
-def hub_source(config: Mapping[str, Any]) -> HubSource | None:
-    """What a model's configuration needs of the Hub; None where its `path` is no repository.
-
-    Args:
-        config: fields of a model's YAML: `path`, and if there are any `revision` and `bin_weights`.
-    """
-    path = config.get("path")
-    if path is None or Path(path).expanduser().is_dir() or not _REPOSITORY.fullmatch(str(path)):
-        return None
-    weights = ("*.safetensors", "pytorch_model*.bin") if config.get("bin_weights") else ("*.safetensors",)
-    return HubSource(str(path), config.get("revision"), (*_DESCRIPTIONS, *weights))
-
-
 def weights_folder(config: Mapping[str, Any]) -> Path | None:
     """The folder that holds a model's weights; None where there is none yet, or the weights are made up.
 
@@ -136,16 +113,21 @@ def uses_bin(folder: Path) -> bool:
 
 
 def _snapshot(repo_id: str, revision: str | None) -> Path | None:
-    """The repository's folder in the local cache."""
+    """The repository's folder in the local cache; without a revision main's, or else the newest that is there."""
     if not _REPOSITORY.fullmatch(repo_id):
         return None
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.file_download import repo_folder_name
 
     try:
         return Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, FileNotFoundError):
-        return None
+        if revision is not None:
+            return None
+    snapshots = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type="model") / "snapshots"
+    found = [folder for folder in snapshots.glob("*") if (folder / "config.json").is_file()]
+    return max(found, key=lambda folder: folder.stat().st_mtime, default=None)
 
 
 def _check_complete(folder: Path, source: Source) -> None:
