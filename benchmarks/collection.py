@@ -188,7 +188,8 @@ def _scores(
             "repaired": _written((read_json(run.folder / dataset / "repaired.json") or {}).get("eval_score")),
         }
     predictions = predictions_of(data, records, run.configuration["model"]["name"], {})
-    ids = [str(prediction["sample_id"]) for prediction in predictions]
+    names = [str(sample["sample_id"]) for sample in data.annotation["data"]]
+    ids = [name for name in names if name in records and records[name].answered]
     return {
         protocol: dict(
             zip(

@@ -1,0 +1,80 @@
+"""The paper's budget curves from our runs, as PNG and SVG with a caption.
+
+    python -m scripts.figures figure5                      tiny model, MileBench-mini
+    python -m scripts.figures figure6 --model llava7b      the paper's LLaVA-1.5-7B on MileBench
+
+Reads run folders only. Fill them with `python run.py -m +experiment=figure5 model=…`; what is missing is named with the
+command that fills it. The paper shows these curves as pictures without numbers, so ours stand alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.experiment_arguments import add_arguments, read_arguments, read_conditions
+from benchmarks.files import write_text
+from lookm.errors import LookmError
+
+OUTPUT = Path("results/figures")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status, 2 for wrong input."""
+    options = _parser().parse_args(arguments)
+    try:
+        draw(options)
+    except LookmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def draw(options: argparse.Namespace) -> None:
+    """Draws the asked figure and says where it lies and what is missing.
+
+    Raises:
+        LookmError: wrong input, nothing to draw, or runs that must not stand in one figure.
+    """
+    from benchmarks.curves import Axis, caption, draw_curves, save_figure
+    from benchmarks.reproduction import reproduce
+    from benchmarks.score_table import notes
+
+    experiment, runs = read_arguments(options.figure, options)
+    (result,) = reproduce(
+        experiment,
+        runs,
+        protocol=options.protocol,
+        where=read_conditions(options.where),
+        common=options.common,
+    )
+    alphas = {round((row.alpha1 or 0) + (row.alpha2 or 0), 9) for row in experiment.rows if not row.is_full}
+    axis: Axis = options.x or ("split" if len(alphas) == 1 else "nominal")
+    text = caption(result, result.notes)
+    name = f"{options.figure}-{experiment.model}-{experiment.benchmark.name}"
+    name += "-realised" if axis == "realised" else ""
+    path = options.output or OUTPUT / name
+    written = save_figure(draw_curves(result, axis), path, text)
+    write_text(path.with_name(f"{path.name}.txt"), text + "\n")
+    print("\n".join(map(str, written)))
+    for note in notes(result):
+        print(note, file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.figures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser, "figure", "figure5 (scores over the budget) or figure6 (scores over α1 : α2)")
+    parser.add_argument("--x", choices=["nominal", "realised", "split"], help="what lies on the horizontal axis")
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH", help=f"path without ending ({OUTPUT}/<figure>-<model>-<benchmark>)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
