@@ -161,5 +161,6 @@ def _record(begun: SampleRecord, row: SweepRow, number: int, text: str) -> Sampl
             "prefill_ms": report.prefill_ms,
             "decode_ms_per_token": report.decode_ms_per_token,
             "batch": len(report.prompt_tokens),
+            "decode_rows": report.decode_rows,
         },
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.provenance import weights_digest
 from benchmarks.settings import Settings, construct
+from lookm.models.source import weights_folder
 
 if TYPE_CHECKING:
     from lookm.models.backbone import Backbone
@@ -35,12 +35,13 @@ _loaded: dict[str, Backbone] = {}
 
 
 def weights_fingerprint(settings: Settings) -> str | None:
-    """Fingerprint of the model's folder; None where it is in no local folder before it is loaded.
+    """Fingerprint of the model's weights; None where they are not on this machine, or made up.
 
-    The folder is the model's `path`, or what its loader's module calls SHIPPED.
+    They are in the model's `path`, a folder or a repository's copy in the Hugging Face cache; without one they are in
+    what its loader's module calls SHIPPED.
     """
-    path = settings.model_config.get("path")
-    if path is None:
+    folder = weights_folder(settings.model_config)
+    if settings.model_config.get("path") is None:
         module = import_module(str(settings.model_config["_target_"]).rpartition(".")[0])
-        path = getattr(module, "SHIPPED", None)
-    return weights_digest(Path(path)) if path is not None and Path(path).is_dir() else None
+        folder = getattr(module, "SHIPPED", None)
+    return None if folder is None else weights_digest(folder)

@@ -46,7 +46,7 @@ class TaskRow:
         chance: the same mean of the datasets' chance levels.
         budget: mean realised budget of the samples; kept_bytes: mean key and value bytes of a sample.
         changed: share of answers that differ from the full cache's; compared: of how many samples.
-        decode_ms: median time of a decode step, in milliseconds.
+        decode_ms: median time of a decode step, in milliseconds; None where other strategies decoded in the same step.
     """
 
     task: str
@@ -162,8 +162,7 @@ def _task_row(task: str, results: Sequence[DatasetResult]) -> TaskRow:
         for name, tokens in _answers((result.reference or {}).values()):
             reference[f"{result.info.dataset}/{name}"] = tokens
     changed, compared = changed_share(own, reference)
-    steps = [record.times["decode_ms_per_token"] for record in answered if record.times]
-    timed = [step for step in steps if step is not None]
+    timed = [step for record in answered if (step := _own_step(record)) is not None]
     return TaskRow(
         task=task,
         n=len(answered),
@@ -177,6 +176,13 @@ def _task_row(task: str, results: Sequence[DatasetResult]) -> TaskRow:
         compared=compared,
         decode_ms=median(timed) if timed else None,
     )
+
+
+def _own_step(record: SampleRecord) -> float | None:
+    """Milliseconds of a decode step, if only this strategy's rows were in it."""
+    times = record.times or {}
+    prompts = times.get("batch")
+    return times.get("decode_ms_per_token") if times.get("decode_rows", prompts) == prompts else None
 
 
 def _answers(records: Iterable[SampleRecord]) -> list[tuple[str, Sequence[int]]]:

@@ -76,6 +76,8 @@ def comparison_table(summaries: Sequence[Summary]) -> str:
     title += " · scores in %, official protocol"
     if len(semantics) == 1:
         title += f", semantics {next(iter(semantics))}"
+    if all(item.mean.decode_ms is None for item in summaries):
+        rows = [row[:-1] for row in rows]
     notes = dict.fromkeys(note for item in summaries for note in _notes(item))
     results = dict.fromkeys(f"Results: {item.settings.results_dir}" for item in summaries)
     return "\n".join([title, "", align(rows, text_columns=len(texts)), "", *results, *notes])
@@ -128,6 +130,11 @@ def _notes(summary: Summary) -> list[str]:
         notes.append(
             "Scores are over answered samples; failed ones are in samples.jsonl with their reason and are tried again "
             "by the next run."
+        )
+    if mean.n and mean.decode_ms is None:
+        notes.append(
+            "ms/token: no decode step was of one strategy alone; hydra/launcher=basic overwrite=true times each by "
+            "itself."
         )
     if not settings.compresses:
         return notes
