@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lookm.blocks import Tile, rows_per_block, tile_of
+from lookm.kernels import fused, give_up
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,11 @@ def attention_statistics(
     if first < length:
         if log_sum_exp is None:
             log_sum_exp = causal_log_sum_exp(queries, keys, scaling, first=first)
-        tile = tile or tile_of(kv_heads, heads // kv_heads, length, length, queries.device)
-        for head in range(0, kv_heads, tile.heads):
-            _add_heads(totals, queries, keys, log_sum_exp, scaling, slice(head, min(head + tile.heads, kv_heads)), tile)
+        if not _fuse(totals, queries, keys, log_sum_exp, scaling):
+            tile = tile or tile_of(kv_heads, heads // kv_heads, length, length, queries.device)
+            for head in range(0, kv_heads, tile.heads):
+                some = slice(head, min(head + tile.heads, kv_heads))
+                _add_heads(totals, queries, keys, log_sum_exp, scaling, some, tile)
     made = {(total.power, total.first): total.sums for total in totals}
     return Statistics(
         length,
@@ -115,6 +118,29 @@ def _totals(needs: Needs, queries: Tensor) -> list[_Total]:
     wanted = {(1, max(0, length - w)) for w in needs.windows} | ({(1, 0)} if needs.sums else set())
     ordered = [*sorted(wanted), *([(2, 0)] if needs.squares else [])]
     return [_Total(*key, queries.new_zeros(heads, length, dtype=torch.float32)) for key in ordered]
+
+
+def _fuse(totals: list[_Total], queries: Tensor, keys: Tensor, log_sum_exp: Tensor, scaling: float) -> bool:
+    """Fill the sums with Triton's kernel; False where there is none for these tensors."""
+    kernel = fused("column_sums", queries, keys)
+    if kernel is None:
+        return False
+    squares = next((total for total in totals if total.power == 2), None)
+    firsts = {total.first: total for total in totals if total.power == 1}
+    try:
+        for first in sorted({*firsts, *([0] if squares else [])}):
+            wanted = squares if first == 0 else None
+            made = kernel.column_sums(queries, keys, log_sum_exp, scaling, first=first, squares=wanted is not None)
+            if first in firsts:
+                firsts[first].sums.copy_(made[0])
+            if wanted is not None:
+                wanted.sums.copy_(made[1])
+    except Exception as error:  # whatever Triton's compiler or driver raises
+        give_up("column_sums", error)
+        for total in totals:
+            total.sums.zero_()
+        return False
+    return True
 
 
 def _add_heads(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lookm.blocks import rows_per_block
 from lookm.eviction import evicted_positions
+from lookm.kernels import fused, give_up
 
 Merge = Literal["none", "averaged", "pivotal", "weighted"]
 Semantics = Literal["paper", "release"]
@@ -52,6 +53,12 @@ def match_evicted(keys: Tensor, kept: Tensor, *, block: int | None = None) -> Ma
     """
     heads, length, _ = keys.shape
     evicted = evicted_positions(kept, length)
+    kernel = fused("best_match", keys)
+    if kernel is not None:
+        try:
+            return Matches(evicted, *kernel.best_match(keys, evicted, kept))
+        except Exception as error:  # whatever Triton's compiler or driver raises
+            give_up("best_match", error)
     target, similarity = torch.empty_like(evicted), torch.empty_like(evicted, dtype=torch.float32)
     block = block or rows_per_block(kept.shape[1], keys.device)
     at_once = max(1, block // max(1, evicted.shape[1]))  # heads
