@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lookm.registry import load_strategy, strategy_names
     from lookm.report import Report
     from lookm.strategy import CompressedRow, Strategy
+    from lookm.sweep import SweepRow, generate_sweep
 
 _HOMES = {
     "BudgetError": "errors",
@@ -18,8 +19,10 @@ _HOMES = {
     "Report": "report",
     "Session": "generation",
     "Strategy": "strategy",
+    "SweepRow": "sweep",
     "compress": "compression",
     "compress_rows": "compression",
+    "generate_sweep": "sweep",
     "load_strategy": "registry",
     "look_once": "generation",
     "strategy_names": "registry",
@@ -32,8 +35,10 @@ __all__ = [
     "Report",
     "Session",
     "Strategy",
+    "SweepRow",
     "compress",
     "compress_rows",
+    "generate_sweep",
     "load_strategy",
     "look_once",
     "strategy_names",

@@ -11,8 +11,40 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lookm.strategy import Strategy
+
 BUCKET_BYTES = {"cpu": 1 << 18, "cuda": 1 << 24}
 """Bytes of keys and values that are read in the time of one more attention call, about."""
+
+SLOT_MULTIPLE = 8
+"""Slots are a multiple of this, as kernels want their masks aligned."""
+
+
+@dataclass(frozen=True)
+class DecodeRow:
+    """One row of the decode batch.
+
+    Attributes:
+        prompt_row: the prompt it goes on from.
+        strategies: indices of the strategies whose row it is; all that evict nothing of a prompt share one.
+        kept: prompt tokens it holds in every layer and head.
+    """
+
+    prompt_row: int
+    strategies: tuple[int, ...]
+    kept: int
+
+
+def decode_rows(strategies: Sequence[Strategy], row_is_image: Sequence[Tensor]) -> list[DecodeRow]:
+    """The rows of a sweep, the largest first and those of a prompt side by side."""
+    rows: list[DecodeRow] = []
+    for prompt_row, is_image in enumerate(row_is_image):
+        promised = [strategy.promised_tokens(is_image) for strategy in strategies]
+        whole = tuple(index for index, kept in enumerate(promised) if kept == is_image.numel())
+        sharing = [whole] if whole else []
+        sharing += [(index,) for index in range(len(strategies)) if index not in whole]
+        rows += [DecodeRow(prompt_row, members, promised[members[0]]) for members in sharing]
+    return sorted(rows, key=lambda row: (-row.kept, row.prompt_row))
 
 
 @dataclass(frozen=True)
@@ -31,19 +63,23 @@ class Bucket:
     width: int
     kept: tuple[int, ...]
 
-    @property
-    def is_padded(self) -> bool:
-        """Whether a row is shorter than the longest."""
-        return min(self.kept) < self.width
+    def slots(self, new_tokens: int) -> int:
+        """Tokens of each row that there is room for: the prompt's and the new ones, rounded up."""
+        return -(-(self.width + new_tokens) // SLOT_MULTIPLE) * SLOT_MULTIPLE
 
-    def mask(self, new_tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
-        """Added to the attention's logits: −∞ on padding, (rows, 1, 1, width + new_tokens); None without padding."""
-        if not self.is_padded:
+    def only(self, rows: Sequence[int], start: int) -> "Bucket":
+        """The bucket of some of its rows, counted from its own start, beginning at row `start`; a little narrower."""
+        kept = tuple(self.kept[row] for row in rows)
+        cut = (self.width - max(kept)) // SLOT_MULTIPLE * SLOT_MULTIPLE
+        return Bucket(start, start + len(kept), self.width - cut, kept)
+
+    def padding(self, dtype: torch.dtype, device: torch.device, slots: int) -> Tensor | None:
+        """Added to the attention's logits: −∞ on padding, (rows, 1, 1, slots); None if no row is padded."""
+        if min(self.kept) == self.width:
             return None
-        padding = self.width - torch.tensor(self.kept, device=device)
-        slots = torch.arange(self.width + new_tokens, device=device)
-        mask = torch.zeros(len(self.kept), self.width + new_tokens, dtype=dtype, device=device)
-        return mask.masked_fill_(slots < padding[:, None], -torch.inf)[:, None, None]
+        first = self.width - torch.tensor(self.kept, device=device)
+        mask = torch.zeros(len(self.kept), slots, dtype=dtype, device=device)
+        return mask.masked_fill_(torch.arange(slots, device=device) < first[:, None], -torch.inf)[:, None, None]
 
 
 def divide(sizes: Sequence[int], fixed: int) -> list[Bucket]:

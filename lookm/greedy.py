@@ -19,6 +19,12 @@ NO_TOKEN = -1
 PROMPT_BOUND = (EncoderNoRepeatNGramLogitsProcessor, UnbatchedClassifierFreeGuidanceLogitsProcessor)
 
 
+def best_tokens(scores: Tensor) -> Tensor:
+    """The highest-scored token of each row of (R, V), `NO_TOKEN` where the highest score is not finite: (R,) int64."""
+    largest, tokens = scores.max(-1)
+    return tokens.masked_fill(~largest.isfinite(), NO_TOKEN)
+
+
 class GreedyChoice:
     """Chooses each row's next token as `generate(do_sample=False)` does.
 
@@ -43,21 +49,20 @@ class GreedyChoice:
         self._min_new_tokens = min_new_tokens
         self._length = prompt_ids.shape[1]
         self._new = 0
+        self.reads_ids = bool(self._later) or min_new_tokens > 1
+        """Whether a processor has a say after the first new token."""
         self._ids = torch.cat([prompt_ids, prompt_ids.new_zeros(prompt_ids.shape[0], max_new_tokens)], dim=1)
 
     def next(self, logits: Tensor) -> Tensor:
-        """The next tokens (R,) from logits (R, V), and remember them for the processors.
-
-        A row whose largest logit is not finite gets `NO_TOKEN`.
-        """
+        """The next tokens (R,) from logits (R, V), as `best_tokens` has them, and remember them for the processors."""
         scores = logits.float()
         processors = self._all if self._new < self._min_new_tokens else self._later
         place = self._length + self._new
         if processors:
             scores = processors(self._ids[:, :place], scores)  # type: ignore[arg-type]
-        largest, tokens = scores.max(-1)
-        self._ids[:, place] = tokens
-        tokens = tokens.masked_fill(~largest.isfinite(), NO_TOKEN)
+        tokens = best_tokens(scores)
+        if self.reads_ids:
+            self._ids[:, place] = tokens.clamp(min=0)
         self._new += 1
         return tokens
 

@@ -2,46 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
 
-from lookm.buckets import Bucket, bucket_cost, divide
+from lookm.buckets import Bucket, bucket_cost, decode_rows, divide
 from lookm.cache import PromptCache
 from lookm.errors import BudgetError, LookmError
 from lookm.prompt import Prompt
-from lookm.sharing import Stages, compress_many
+from lookm.sharing import CompressedRow, Stages, compress_many
 from lookm.stopwatch import Mark, Stopwatch
 from lookm.strategy import Strategy
-
-
-@dataclass(frozen=True)
-class DecodeRow:
-    """One row of the decode batch.
-
-    Attributes:
-        prompt_row: the prompt it goes on from.
-        strategy: index of the strategy whose cache it has; None for the whole prompt's cache, which every strategy that
-            evicts nothing shares.
-        kept: prompt tokens it holds in every layer and head.
-    """
-
-    prompt_row: int
-    strategy: int | None
-    kept: int
-
-
-def decode_rows(strategies: Sequence[Strategy], row_is_image: Sequence[Tensor]) -> list[DecodeRow]:
-    """The rows of a sweep, the largest first; strategies that keep a whole prompt share one row of it."""
-    rows: dict[tuple[int, int | None], DecodeRow] = {}
-    for prompt_row, is_image in enumerate(row_is_image):
-        for index, strategy in enumerate(strategies):
-            kept = strategy.promised_tokens(is_image)
-            own = None if kept == is_image.numel() else index
-            rows.setdefault((prompt_row, own), DecodeRow(prompt_row, own, kept))
-    return sorted(rows.values(), key=lambda row: -row.kept)
 
 
 class SweepLayer(CacheLayerMixin):
@@ -159,14 +133,15 @@ class SweepCache(PromptCache):
         ]
         for prompt_row, start in enumerate(self.prompt.starts):
             places = [place for place, row in enumerate(self.rows) if row.prompt_row == prompt_row]
-            compressed = self._compress_prompt(
-                places,
-                prompt_row,
+            compressed = compress_many(
+                [self.strategies[self.rows[place].strategies[0]] for place in places],
                 queries[prompt_row, :, start:],
                 keys[prompt_row, :, start:],
                 values[prompt_row, :, start:],
-                scaling,
-                None if log_sum_exp is None else log_sum_exp[prompt_row, :, start:],
+                self.row_is_image[prompt_row],
+                scaling=scaling,
+                log_sum_exp=None if log_sum_exp is None else log_sum_exp[prompt_row, :, start:],
+                stages=self._stages,
             )
             self._put_away(layer, places, compressed)
         layer.keys = layer.values = None
@@ -174,53 +149,30 @@ class SweepCache(PromptCache):
         self.compressing.add(begin, end)
         self.prefill_end = end
 
-    def _compress_prompt(
-        self,
-        places: list[int],
-        prompt_row: int,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        scaling: float | None,
-        log_sum_exp: Tensor | None,
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values (Hkv, kept, D) of the rows at `places`, which go on from one prompt."""
-        chosen = [self.rows[place].strategy for place in places]
-        compressed = iter(
-            compress_many(
-                [self.strategies[index] for index in chosen if index is not None],
-                queries,
-                keys,
-                values,
-                self.row_is_image[prompt_row],
-                scaling=scaling,
-                log_sum_exp=log_sum_exp,
-                stages=self._stages,
-            )
-        )
-        states: list[tuple[Tensor, Tensor]] = []
-        for index in chosen:
-            if index is None:
-                states.append((keys, values))
-            else:
-                row = next(compressed)
-                states.append((row.keys, row.values))
-        return states
-
-    def _put_away(self, layer: SweepLayer, places: list[int], states: list[tuple[Tensor, Tensor]]) -> None:
-        """Copy rows to the end of their bucket's prompt slots."""
-        for place, (keys, values) in zip(places, states, strict=True):
-            number = next(i for i, bucket in enumerate(self._buckets) if place < bucket.stop)
-            bucket, kept = self._buckets[number], self.rows[place].kept
-            begin = bucket.width - kept
-            layer.shelves[number][0][place - bucket.start, :, begin : bucket.width] = keys
-            layer.shelves[number][1][place - bucket.start, :, begin : bucket.width] = values
+    def _put_away(self, layer: SweepLayer, places: list[int], compressed: list[CompressedRow]) -> None:
+        """Copy a prompt's rows, those of one size at once, to the end of their bucket's prompt slots."""
+        number = 0
+        for kept, run in groupby(range(len(places)), key=lambda i: self.rows[places[i]].kept):
+            members = list(run)
+            first = places[members[0]]  # rows of a prompt and size are side by side
+            while first >= self._buckets[number].stop:
+                number += 1
+            bucket = self._buckets[number]
+            rows = slice(first - bucket.start, first - bucket.start + len(members))
+            keys, values = (shelf[rows, :, bucket.width - kept : bucket.width] for shelf in layer.shelves[number])
+            torch.stack([compressed[i].keys for i in members], out=keys)
+            torch.stack([compressed[i].values for i in members], out=values)
 
     def _lay_out(self, keys: Tensor, values: Tensor) -> None:
         """Divide the rows into buckets; their masks are those of all layers."""
         self.token_bytes = keys.shape[1] * (keys.shape[-1] + values.shape[-1]) * keys.element_size()
         self._buckets = divide([row.kept for row in self.rows], bucket_cost(keys.device, self.token_bytes))
-        self._masks = [bucket.mask(self.new_tokens, keys.dtype, keys.device) for bucket in self._buckets]
+        self._make_masks(keys)
+
+    def _make_masks(self, states: Tensor) -> None:
+        self._masks = [
+            bucket.padding(states.dtype, states.device, bucket.slots(self.new_tokens)) for bucket in self._buckets
+        ]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens seen, so that positions go on after the prompt's."""
@@ -238,6 +190,33 @@ class SweepCache(PromptCache):
             )
             for bucket, mask in zip(self._buckets, self._masks, strict=True)
         ]
+
+    def begin_static_steps(self) -> None:
+        """Prepare for steps that count on the device, each begun by `advance_static_step`."""
+        states = self.sweep_layers[0].shelves[0][0]
+        self._steps = []
+        for bucket in self._buckets:
+            slots = bucket.slots(self.new_tokens)
+            mask = states.new_zeros(bucket.stop - bucket.start, 1, 1, slots)
+            slot = torch.zeros(1, dtype=torch.int64, device=states.device)
+            self._steps.append(_Step(slice(bucket.start, bucket.stop), slot, slots, mask))
+
+    def rewind_static_steps(self, step: int) -> None:
+        """Let the next `advance_static_step` begin step `step`; what a captured step knows is written, not replaced."""
+        for bucket, padding, now in zip(self._buckets, self._masks, self._steps, strict=True):
+            assert isinstance(now.slot, Tensor)
+            assert now.mask is not None
+            now.slot.fill_(bucket.width + step - 1)
+            now.mask.zero_() if padding is None else now.mask.copy_(padding)
+            now.mask[..., bucket.width + step :] = -torch.inf
+
+    def advance_static_step(self) -> None:
+        """Begin the next step, on the device alone."""
+        for now in self._steps:
+            assert isinstance(now.slot, Tensor)
+            assert now.mask is not None
+            now.slot.add_(1)
+            now.mask.index_fill_(-1, now.slot, 0.0)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
@@ -258,8 +237,12 @@ class SweepCache(PromptCache):
         grouped = query.view(rows, kv_heads, heads // kv_heads, -1)  # [R, Hkv, G, D]
         outputs = []
         for step, (keys, values) in zip(self._steps, self.sweep_layers[layer_index].shelves, strict=True):
-            keys[:, :, step.slot] = key[step.rows, :, 0]
-            values[:, :, step.slot] = value[step.rows, :, 0]
+            if isinstance(step.slot, Tensor):
+                keys.index_copy_(2, step.slot, key[step.rows])
+                values.index_copy_(2, step.slot, value[step.rows])
+            else:
+                keys[:, :, step.slot] = key[step.rows, :, 0]
+                values[:, :, step.slot] = value[step.rows, :, 0]
             outputs.append(
                 F.scaled_dot_product_attention(
                     grouped[step.rows],
@@ -274,32 +257,29 @@ class SweepCache(PromptCache):
 
     def keep_rows(self, places: Sequence[int]) -> None:
         """Drop all rows of the decode batch but those at `places`, ascending."""
+        states = self.sweep_layers[0].shelves[0][0]
         buckets: list[Bucket] = []
-        kept_shelves: list[tuple[int, Tensor, int]] = []
+        moves: list[tuple[int, Tensor, int]] = []
         for number, bucket in enumerate(self._buckets):
             own = [place - bucket.start for place in places if bucket.start <= place < bucket.stop]
             if own:
-                kept = tuple(bucket.kept[place] for place in own)
-                start = buckets[-1].stop if buckets else 0
-                buckets.append(Bucket(start, start + len(own), max(kept), kept))
-                index = torch.tensor(own, device=self.sweep_layers[0].shelves[number][0].device)
-                kept_shelves.append((number, index, bucket.width - max(kept)))
+                buckets.append(bucket.only(own, buckets[-1].stop if buckets else 0))
+                cut = bucket.slots(self.new_tokens) - buckets[-1].slots(self.new_tokens)
+                moves.append((number, torch.tensor(own, device=states.device), cut))
         for layer in self.sweep_layers:
-            shelves = layer.shelves
-            layer.shelves = [
-                (
-                    shelves[number][0][:, :, cut:].index_select(0, index),
-                    shelves[number][1][:, :, cut:].index_select(0, index),
-                )
-                for number, index, cut in kept_shelves
-            ]
+            remaining = []
+            for number, index, cut in moves:
+                keys, values = layer.shelves[number]
+                remaining.append((keys[:, :, cut:].index_select(0, index), values[:, :, cut:].index_select(0, index)))
+            layer.shelves = remaining
         self.rows = [self.rows[place] for place in places]
         self._buckets = buckets
-        sample = self.sweep_layers[0].shelves[0][0]
-        self._masks = [bucket.mask(self.new_tokens, sample.dtype, sample.device) for bucket in buckets]
+        self._make_masks(states)
 
 
 def _shelf(bucket: Bucket, states: Tensor, new_tokens: int) -> Tensor:
-    """An empty tensor for a bucket's keys or values."""
-    rows = bucket.stop - bucket.start
-    return states.new_zeros(rows, states.shape[1], bucket.width + new_tokens, states.shape[-1])
+    """A tensor for a bucket's keys or values (rows, Hkv, slots, D); what no row fills is finite."""
+    shelf = states.new_empty(bucket.stop - bucket.start, states.shape[1], bucket.slots(new_tokens), states.shape[-1])
+    shelf[:, :, : bucket.width - min(bucket.kept)] = 0
+    shelf[:, :, bucket.width :] = 0
+    return shelf

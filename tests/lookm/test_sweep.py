@@ -78,18 +78,20 @@ def sweeps(draw: st.DrawFn) -> list[Strategy]:
     new=st.integers(1, 9),
     least=st.integers(1, 4),
     ends=st.sets(st.integers(0, 99), max_size=30),
+    static=st.booleans(),
 )
 def test_any_sweep_equals_its_rows_alone(
-    name: str, strategies: list[Strategy], prompts: list[list[int]], new: int, least: int, ends: set[int]
+    name: str, strategies: list[Strategy], prompts: list[list[int]], new: int, least: int, ends: set[int], static: bool
 ) -> None:
-    """Any strategies, budgets, prompts, padding, early ends and shortest answers."""
+    """Any strategies, budgets, prompts, padding, early ends and shortest answers, and both kinds of decode step."""
     model = built(name)
     inputs = left_padded([prompt(name, tuple(texts), seed=seed) for seed, texts in enumerate(prompts)])
     least = min(least, new)
     arguments: dict[str, Any] = {"eos_token_id": sorted(ends)} if ends else {}
     rows = generate_sweep(
-        model, inputs, strategies, max_new_tokens=new, min_new_tokens=least, pad_token_id=0, eos_token_ids=ends
-    )
+        model, inputs, strategies, max_new_tokens=new, min_new_tokens=least, pad_token_id=0, eos_token_ids=ends,
+        cuda_graph=static,
+    )  # fmt: skip
     for row in rows:
         expected, _ = alone(model, inputs, row.strategy, max_new_tokens=new, min_new_tokens=least, **arguments)
         assert row.tokens == expected

@@ -1,0 +1,160 @@
+"""One group of a sweep: a prefill whose layers are compressed for every strategy, and the joint decoding after it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList, PreTrainedModel
+
+from lookm.attention import CACHE_ARGUMENT
+from lookm.greedy import Answers, GreedyChoice
+from lookm.prompt import Prompt
+from lookm.record import LayerSizes, Times, report_of
+from lookm.report import Report
+from lookm.sharing import Stages
+from lookm.step import DecodeStep, StaticStep
+from lookm.stopwatch import Mark
+from lookm.strategy import Strategy
+from lookm.sweep_cache import SweepCache
+
+LEAVING_SHARE = 0.75
+"""Ended rows leave the batch as soon as no more than this share of it goes on."""
+
+GPU_STEPS = 8
+"""Decode steps between two looks at the tokens on a GPU, where each look waits for the device."""
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """What one strategy made of a prompt batch.
+
+    Attributes:
+        strategy: which.
+        tokens: for each prompt the new tokens, up to and with the one that ends the answer.
+        report: as of `Session.report()`, with times as a sweep can attribute them. `compress_ms` is the strategy's
+            equal share of the joint compression (0 if it evicts nothing), `prefill_ms` the one prefill without the
+            joint compression plus that share, `decode_ms_per_token` a step of the joint batch of `decode_rows` rows.
+        finite: for each prompt whether all its logits were finite; otherwise `tokens` ends before the first that were
+            not.
+    """
+
+    strategy: Strategy
+    tokens: tuple[tuple[int, ...], ...]
+    report: Report
+    finite: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When answers end: length, end tokens; and whether decode steps keep their state on the device."""
+
+    max_new_tokens: int
+    min_new_tokens: int
+    ends: Collection[int]
+    static: bool
+
+
+class Group:
+    """Strategies whose caches fit into memory together.
+
+    Args:
+        strategies: of the group.
+        prompt: the prompt batch.
+        n_layers: layers of the decoder.
+        limits: of the answers.
+        stages: collects the time of statistics, choice and merge.
+    """
+
+    def __init__(
+        self, strategies: Sequence[Strategy], prompt: Prompt, n_layers: int, limits: Limits, stages: Stages | None
+    ) -> None:
+        self.strategies = strategies
+        self.prompt = prompt
+        self.limits = limits
+        self.cache = SweepCache(strategies, prompt, n_layers, limits.max_new_tokens - 1, stages=stages)
+        self.rows = list(self.cache.rows)
+        self.answers = Answers(len(self.rows), limits.ends)
+        self.steps = 0
+
+    def run(
+        self, model: PreTrainedModel, input_ids: Tensor, processors: LogitsProcessorList, model_kwargs: dict[str, Any]
+    ) -> None:
+        """Encode the prompts (B, L) and decode; arguments are those that `generate` prepared."""
+        limits, device = self.limits, input_ids.device
+        choice = GreedyChoice(processors, input_ids, limits.max_new_tokens, limits.min_new_tokens)
+        self.begin = Mark.now(device)
+        prepared = model.prepare_inputs_for_generation(  # type: ignore[operator]
+            input_ids, is_first_iteration=True, **{**model_kwargs, "past_key_values": self.cache, "use_cache": True}
+        )
+        logits = model(**prepared, return_dict=True, **{CACHE_ARGUMENT: self.cache}).logits[:, -1]
+        self.cache.check_complete()
+        tokens = choice.next(logits)  # (B,): the same first token for every strategy
+        prompts = torch.tensor([row.prompt_row for row in self.rows], device=device)
+        choice.select(prompts)
+        positions = _last_positions(model_kwargs.get("position_ids"), len(self.prompt.starts))
+        if positions is not None:
+            positions = positions.index_select(-2, prompts)
+        self.decode_begin = Mark.now(device)
+        if limits.static and positions is not None and not choice.reads_ids:
+            self._decode(StaticStep(model, self.cache, choice, tokens[prompts], positions))
+        else:
+            self._decode(DecodeStep(model, self.cache, choice, tokens[prompts], positions))
+        self.decode_end = Mark.now(device)
+
+    def _decode(self, step: DecodeStep) -> None:
+        """Go on from the first new tokens."""
+        device = step.tokens.device
+        look = 1 if device.type == "cpu" else GPU_STEPS
+        unread = [step.tokens]
+        while True:
+            last = self.steps == self.limits.max_new_tokens - 1
+            if last or self.steps % look == 0:
+                self.answers.add(torch.stack(unread))
+                unread = []
+                places = self.answers.going_on()
+                if last or not places:
+                    break
+                if len(places) <= LEAVING_SHARE * len(self.answers.live):
+                    step.keep_rows(places, self.steps)
+                    self.answers.leave(places)
+            unread.append(step.next(self.steps))
+            self.steps += 1
+
+    def results(self) -> list[SweepRow]:
+        """What each strategy made of the batch."""
+        place = {(row.prompt_row, index): number for number, row in enumerate(self.rows) for index in row.strategies}
+        prompts = range(len(self.prompt.starts))
+        lengths = self.prompt.row_lengths()
+        evicting = {i for row in self.rows if row.kept < lengths[row.prompt_row] for i in row.strategies}
+        image_tokens = torch.stack([is_image.sum() for is_image in self.cache.row_is_image]).tolist()
+        compress = self.cache.compressing.milliseconds()
+        assert self.cache.prefill_end is not None
+        prefill = self.begin.milliseconds_until(self.cache.prefill_end) - compress
+        decode = self.decode_begin.milliseconds_until(self.decode_end) / self.steps if self.steps else None
+        results = []
+        for index, strategy in enumerate(self.strategies):
+            own = [place[prompt, index] for prompt in prompts]
+            kept = tuple(self.rows[number].kept for number in own)
+            token = self.cache.token_bytes
+            layer = LayerSizes(kept, tuple(n * token for n in kept), tuple(n * token for n in lengths))
+            share = compress / max(1, len(evicting)) if index in evicting else 0.0
+            times = Times(share, prefill + share, decode, len(self.rows))
+            results.append(
+                SweepRow(
+                    strategy,
+                    tuple(tuple(self.answers.tokens[number]) for number in own),
+                    report_of(strategy, lengths, image_tokens, [layer] * len(self.cache.sweep_layers), times),
+                    tuple(self.answers.finite[number] for number in own),
+                )
+            )
+        return results
+
+
+def _last_positions(position_ids: Tensor | None, prompts: int) -> Tensor | None:
+    """Positions of the prompts' last tokens, (…, B, 1), from position ids (…, B or 1, L)."""
+    if position_ids is None:
+        return None
+    last = position_ids[..., -1:]
+    return last.expand(*last.shape[:-2], prompts, 1)
