@@ -38,7 +38,8 @@ def load_internvl3(
     text = template_text(template)
     origin = Source(**source)
     model, tokenizer = load(_LAYOUT, full_size(), origin)
-    height, width = model.config.vision_config.image_size
+    vision: Any = model.config.vision_config
+    height, width = vision.image_size
     processor = GotOcr2ImageProcessorPil(
         size={"height": height, "width": width},
         resample=3,

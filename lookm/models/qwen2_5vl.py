@@ -37,7 +37,8 @@ class QwenBackbone(Backbone):
         """
         encoded = self.image_processor(pictures, return_tensors="pt")
         grids: torch.Tensor = encoded["image_grid_thw"]
-        counts = (grids.prod(dim=1) // self.image_processor.merge_size**2).tolist()
+        vision: Any = self.model.config.vision_config
+        counts = (grids.prod(dim=1) // vision.spatial_merge_size**2).tolist()
         if max(counts) > self.most_image_tokens:
             size = pictures[counts.index(max(counts))].size
             raise LookmError(f"an image of {size[0]} × {size[1]} pixels becomes {max(counts)} tokens; it is too long")

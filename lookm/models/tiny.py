@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration
+from transformers import AutoTokenizer, CLIPImageProcessorPil, LlavaForConditionalGeneration
 
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone
@@ -47,7 +47,7 @@ def load_tiny(
         name=name,
         model=model.eval().to(device),
         tokenizer=AutoTokenizer.from_pretrained(folder),
-        image_processor=AutoImageProcessor.from_pretrained(folder, backend="pil"),
+        image_processor=CLIPImageProcessorPil.from_pretrained(folder),
         template=TEMPLATE,
         n_tokens_per_image=model.config.image_seq_length,
         max_context_len=max_context_len,
