@@ -138,6 +138,8 @@ _AXES: dict[Axis, str] = {
     "realised": "realised budget: tokens kept, % (log scale)",
     "split": "recent window's share of the budget, %",
 }
+# Points of several strategies at one place are drawn beside each other: log scales by a factor, others by a distance.
+_SHIFTS: dict[Axis, float] = {"nominal": 0.018, "realised": 0.0, "split": 0.9}
 _LABELS = {"full": "full cache", "interval": "95 % interval of the difference\nfrom the full cache, around its line"}
 
 
@@ -185,7 +187,7 @@ def _draw_panel(panel: Axes, result: Reproduction, column: Column, strategies: S
             continue
         color, marker = STYLES.get(strategy, _OTHER)
         ours = strategy == "tp_pmerge"
-        shift = (place - (len(strategies) - 1) / 2) * (0.018 if axis != "split" else 0.9)
+        shift = (place - (len(strategies) - 1) / 2) * _SHIFTS[axis]
         xs = [point.x + shift if axis == "split" else point.x * (1 + shift) for point in points]
         panel.plot(
             xs,
@@ -200,7 +202,7 @@ def _draw_panel(panel: Axes, result: Reproduction, column: Column, strategies: S
         for x, point in zip(xs, points, strict=True):
             if point.low is not None and point.high is not None:
                 panel.vlines(x, point.low, point.high, color=color, alpha=0.35, linewidth=1.4, zorder=2)
-        ticks |= {round(point.x, 1) for point in points} if axis != "realised" else set()
+        ticks |= {round(point.x, 1) for point in points}
     for row in result.experiment.rows:
         cell = result.cells.get((row, column.name))
         if row.is_full and cell is not None:
@@ -210,6 +212,9 @@ def _draw_panel(panel: Axes, result: Reproduction, column: Column, strategies: S
     panel.set_title(column.name, fontsize=9.5)
     if axis != "split":
         panel.set_xscale("log")
+    if axis == "realised":
+        left, right = panel.get_xlim()
+        ticks = {tick for tick in (0.5, 1, 2, 5, 10, 20, 40, 80) if left <= tick <= right}
     if ticks:
         panel.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
         panel.xaxis.set_minor_locator(NullLocator())

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -95,7 +96,11 @@ def read_experiment(name: str, overrides: Iterable[str] = ()) -> Experiment:
     """
     if name not in experiment_names():
         raise LookmError(f"unknown experiment {name!r}; choose one of {', '.join(experiment_names())}")
-    given = tuple(overrides)
+    return _read(name, tuple(overrides))
+
+
+@lru_cache(maxsize=16)
+def _read(name: str, given: tuple[str, ...]) -> Experiment:
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             jobs = [read_settings(job, choices_of(job)) for job in _jobs([f"+experiment={name}", *given])]

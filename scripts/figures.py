@@ -52,11 +52,12 @@ def draw(options: argparse.Namespace) -> None:
     )
     alphas = {round((row.alpha1 or 0) + (row.alpha2 or 0), 9) for row in experiment.rows if not row.is_full}
     axis: Axis = options.x or ("split" if len(alphas) == 1 else "nominal")
+    figure = draw_curves(result, axis)
     text = caption(result, result.notes)
     name = f"{options.figure}-{experiment.model}-{experiment.benchmark.name}"
     name += "-realised" if axis == "realised" else ""
     path = options.output or OUTPUT / name
-    written = save_figure(draw_curves(result, axis), path, text)
+    written = save_figure(figure, path, text)
     write_text(path.with_name(f"{path.name}.txt"), text + "\n")
     print("\n".join(map(str, written)))
     for note in notes(result):
