@@ -1,0 +1,160 @@
+"""`scripts.plan` tells jobs, what is done, what the rest costs and how many samples suffice; it writes no results."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from benchmarks.estimation import GPUS, Architecture, architecture_of, memory_bytes, prompt_cost
+from benchmarks.resolution import resolve, samples_needed
+from benchmarks.runner import run
+from benchmarks.settings import CONFIGS
+from lookm.errors import LookmError
+from lookm.registry import load_strategy
+from scripts import plan
+from tests.runner.conftest import OWN_CONFIGS, MakeSettings, settings_of
+from tests.runner.small_benchmark import NEEDLE
+
+__all__ = ["settings_of"]
+
+LLAVA = {"_target_": "lookm.models.llava.load_llava", "size": "7b", "max_context_len": 4096, "batch_size": 1}
+SWEEP = ("strategy=full,h2o,tp", "model=random", "benchmark=small", "device=cpu")
+
+
+def arguments(tmp_path: Path, *more: str) -> list[str]:
+    """The small sweep, below this folder."""
+    fixed = (f"hydra.searchpath=[file://{OWN_CONFIGS}]", f"results_dir={tmp_path}/runs", f"data_dir={tmp_path}/data")
+    return [*SWEEP, *fixed, *more]
+
+
+def test_a_sweep_is_planned_with_what_is_done_and_measured(
+    settings_of: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(settings_of("strategy=full"))
+    run(settings_of("strategy=h2o", f"datasets={NEEDLE}", "limit=3"))
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
+    assert plan.main(arguments(tmp_path, "alpha2=0.1,0.2", "--batches", "1")) == 0
+    text = capsys.readouterr().out
+    rows = [re.split(r"  +", line)[1:] for line in text.splitlines() if line.startswith(("random-", "all"))]
+    assert text.startswith("6 jobs, 5 runs\n")
+    assert rows == [
+        ["12", "12", "0"], ["12", "3", "9"], ["12", "0", "12"], ["12", "0", "12"], ["12", "0", "12"], ["60", "15", "45"]
+    ]  # fmt: skip
+    assert "4 runs computed together" in text
+    assert "measured on cpu: 1 batches of 3" in text
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")} == files
+
+
+def test_where_nothing_is_left_nothing_is_measured(
+    settings_of: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(settings_of("strategy=full", "limit=1"))
+    assert plan.main(arguments(tmp_path, "limit=1", "strategy=full")) == 0
+    assert "nothing is left to compute" in capsys.readouterr().out
+
+
+def test_a_large_model_without_weights_and_data_is_estimated_and_says_from_what(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["+experiment=table1", "model=llava7b", "benchmark=milebench", f"data_dir={tmp_path}", "device=cpu"]
+    assert plan.main([*given, f"results_dir={tmp_path}/runs"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("10 jobs, 10 runs\n")
+    assert "llava7b-milebench-tp_pmerge-0.1-0.1-paper-bf16" in text
+    assert "every prompt is taken to fill the context of 4096 tokens (an upper bound)" in text
+    assert "A100 80 GB at 40% of its FLOP/s in prefill and 60% of its bandwidth in decode (assumed)" in text
+    assert "python -m scripts.download milebench" in text
+    assert list(tmp_path.iterdir()) == [], "planning writes nothing"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["--difference", "0"], "--difference is 0; it must be above 0"),
+        (["--power", "1"], "--power is 1; it must be between 0 and 1"),
+        (["--batches", "0"], "--batches is 0; it must be at least 1"),
+        (["alpha1=2"], "alpha1 must be a number from 0 to 1, not 2"),
+        (["model=nope"], "unknown model 'nope'"),
+        (["alfa1=0.1"], "unknown key 'alfa1'; did you mean 'alpha1'?"),
+    ],
+)
+def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str], wrong: list[str], told: str) -> None:
+    assert plan.main(wrong) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {told}")
+    assert error.count("\n") == 1
+
+
+def test_llava_7b_has_the_size_that_its_name_says() -> None:
+    model = architecture_of(LLAVA)
+    assert model.text_parameters + model.vision_parameters == pytest.approx(7.06e9, rel=0.01)
+    assert (model.layers, model.hidden, model.kv_heads, model.head_size) == (32, 4096, 32, 128)
+    assert (model.image_tokens, model.vision_tokens) == (576, 576)
+    assert model.cache_bytes(1, "bfloat16") == 512 * 1024
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml") if path.stem != "tiny")
+)
+def test_every_full_size_model_tells_its_sizes(name: str) -> None:
+    model = architecture_of(yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text()))
+    billions = int(re.findall(r"(\d+)b", name)[0])
+    assert 0.7 * billions < model.text_parameters / 1e9 < 1.3 * billions
+    assert 1e8 < model.vision_parameters < 1e10
+    assert 100 <= model.image_tokens <= 1000
+
+
+def test_a_model_that_does_not_tell_its_size_is_named() -> None:
+    with pytest.raises(LookmError, match=r"lookm\.models\.tiny does not say how large its model is"):
+        architecture_of({"_target_": "lookm.models.tiny.load_tiny"})
+
+
+def test_costs_grow_as_they_must_and_sharing_saves() -> None:
+    model, gpu = architecture_of(LLAVA), GPUS["a100"]
+    full, h2o = load_strategy("full"), load_strategy("h2o", alpha1=0.1, alpha2=0.1)
+
+    def seconds(*strategies: object, tokens: float = 2000.0, answer_tokens: float = 32.0) -> tuple[float, float]:
+        cost = prompt_cost(
+            model,
+            gpu,
+            strategies,
+            tokens=tokens,
+            images=3,
+            answer_tokens=answer_tokens,
+            dtype="bfloat16",  # type: ignore[arg-type]
+        )
+        return cost.together, cost.apart
+
+    assert seconds(full)[0] == pytest.approx(seconds(full)[1])
+    assert seconds(full, h2o)[0] < seconds(full, h2o)[1]
+    assert seconds(full, h2o)[1] == pytest.approx(seconds(full)[1] + seconds(h2o)[1])
+    assert seconds(full, tokens=4000.0)[0] > 2 * seconds(full, answer_tokens=0.0)[0]
+    decode = seconds(full)[0] - seconds(full, answer_tokens=0.0)[0]
+    weights = model.text_parameters * 2 / (gpu.bandwidth * 0.6)
+    assert decode == pytest.approx(32 * (weights + model.cache_bytes(2016, "bfloat16") / (gpu.bandwidth * 0.6)))
+    sizes = [memory_bytes(model, [h2o] * n, tokens=4000, batch_size=1, dtype="bfloat16") for n in (1, 2)]
+    assert sizes[1] - sizes[0] == pytest.approx(model.cache_bytes(800, "bfloat16"))
+    assert isinstance(model, Architecture)
+
+
+def test_the_sample_size_is_the_textbooks_and_a_simulation_finds_the_power() -> None:
+    assert samples_needed(0.05, 0.2) == math.ceil((1.959964 + 0.841621) ** 2 * 0.2 / 0.05**2)
+    difference, share = 0.1, 0.3
+    needed = samples_needed(difference, share - difference**2)
+    random = np.random.default_rng(1)
+    better, worse = (share + difference) / 2, (share - difference) / 2
+    drawn = random.choice([1, -1, 0], p=[better, worse, 1 - share], size=(2000, needed))
+    z = drawn.mean(1) / (drawn.std(1, ddof=1) / math.sqrt(needed))
+    assert (z > 1.96).mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_measured_pairs_replace_the_assumption_when_there_are_enough() -> None:
+    assert resolve(0.02, [1.0] * 10).pairs == 0
+    measured = [1.0, -1.0, 0.0, 0.0] * 25
+    found = resolve(0.02, measured)
+    assert found.pairs == 100
+    assert found.variance == pytest.approx(np.var(measured, ddof=1))
+    assert resolve(0.5).variance == pytest.approx(0.25), "a difference cannot be larger than the disagreement"
