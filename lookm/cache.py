@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +65,29 @@ class PromptCache(Cache, ABC):
         """
 
 
+NEW_TOKENS = 64
+"""Slots that are made at once for tokens to come, so that the cache is not copied for each of them."""
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Keys, values (B, Hkv, slots, D) and `valid` (B, slots) with slots for more tokens than there are."""
+
+    keys: Tensor
+    values: Tensor
+    valid: Tensor | None
+
+    @classmethod
+    def around(cls, keys: Tensor, values: Tensor, valid: Tensor | None, slots: int) -> "_Room":
+        """Room for `slots` tokens that begins with those given."""
+        more = slots - keys.shape[-2]
+        return cls(
+            F.pad(keys, (0, 0, 0, more)),
+            F.pad(values, (0, 0, 0, more)),
+            None if valid is None else F.pad(valid, (0, more), value=True),
+        )
+
+
 class CompressedLayer(DynamicLayer):
     """One layer: full while its prompt is encoded, then what the strategy left, then that and the new tokens.
 
@@ -78,15 +102,27 @@ class CompressedLayer(DynamicLayer):
         self.seen = 0
         self.compressed = False
         self.valid: Tensor | None = None
+        self._room: _Room | None = None
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Append keys and values (B, Hkv, n, D); returns all that is held."""
-        self.seen += key_states.shape[-2]
-        if self.valid is not None:
-            self.valid = F.pad(self.valid, (0, key_states.shape[-2]), value=True)
-        return super().update(key_states, value_states)
+        new = key_states.shape[-2]
+        self.seen += new
+        if self.keys is None or self.values is None:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states, value_states
+            return key_states, value_states
+        held = self.keys.shape[-2]
+        if self._room is None or self._room.keys.shape[-2] < held + new:
+            self._room = _Room.around(self.keys, self.values, self.valid, held + new + NEW_TOKENS)
+        self._room.keys[:, :, held : held + new] = key_states
+        self._room.values[:, :, held : held + new] = value_states
+        self.keys, self.values = self._room.keys[:, :, : held + new], self._room.values[:, :, : held + new]
+        if self._room.valid is not None:
+            self.valid = self._room.valid[:, : held + new]
+        return self.keys, self.values
 
     def get_seq_length(self) -> int:
         """Tokens seen, so that positions go on after the prompt's."""
@@ -144,23 +180,26 @@ class CompressedLayer(DynamicLayer):
     def reset(self) -> None:
         """Forget everything."""
         super().reset()
-        self.seen, self.compressed, self.valid = 0, False, None
+        self.seen, self.compressed, self.valid, self._room = 0, False, None, None
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Take the rows `beam_idx`, as beam search does."""
         super().reorder_cache(beam_idx)  # type: ignore[arg-type]
+        self._room = None
         if self.valid is not None:
             self.valid = self.valid.index_select(0, beam_idx.to(self.valid.device))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row."""
         super().batch_repeat_interleave(repeats)
+        self._room = None
         if self.valid is not None:
             self.valid = self.valid.repeat_interleave(repeats, dim=0)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep only the rows `indices`."""
         super().batch_select_indices(indices)
+        self._room = None
         if self.valid is not None:
             self.valid = self.valid[indices]
 
