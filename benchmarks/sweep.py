@@ -63,6 +63,7 @@ class Sweep(Callback):
             # Hydra writes a multirun.yaml there; the run folders hold all that is worth keeping.
             config.hydra.sweep.dir = tempfile.mkdtemp(prefix="sweep-")
             atexit.register(shutil.rmtree, config.hydra.sweep.dir, ignore_errors=True)
+        jobs.cache_clear()
         if config.hydra.sweeper._target_ != _BASIC_SWEEPER:
             return
         settings = [_settings_of(config, overrides) for overrides in job_overrides(config)]

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +12,13 @@ import pytest
 from omegaconf import OmegaConf
 
 import run
-from benchmarks import command_line, grouped, loading
+from benchmarks import grouped, loading
 from benchmarks.command_line import Status
 from benchmarks.keys import KEYS
-from tests.runner.conftest import OWN_CONFIGS
+from tests.conftest import Command
 from tests.runner.small_benchmark import NEEDLE
 
 ROOT = Path(run.__file__).parent
-Command = Callable[..., int]
-
-
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Calls the command line in this process, standing in a temporary folder; gives the exit status."""
-
-    def call(*arguments: str) -> int:
-        fixed = ["--config-dir", str(OWN_CONFIGS), "model=random", "benchmark=small", "device=cpu"]
-        flags = [argument for argument in arguments if argument.startswith("-")]
-        overrides = [argument for argument in arguments if not argument.startswith("-")]
-        given = {override.partition("=")[0] for override in overrides}
-        defaults = [word for word in fixed if word.partition("=")[0] not in given]
-        monkeypatch.setattr(sys, "argv", ["run.py", *flags, *defaults, *overrides])
-        try:
-            return command_line.guard(run.job)
-        except SystemExit as end:
-            return int(end.code or 0)
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    return call
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -117,9 +94,7 @@ def test_a_results_folder_that_cannot_be_written_is_wrong_input(
 ) -> None:
     (tmp_path / "file").touch()
     assert command(f"datasets={NEEDLE}", "results_dir=file") == Status.WRONG_INPUT
-    assert re.fullmatch(
-        r"error: file/\S+ cannot be (read|written to).*Not a directory.*\n", capfd.readouterr().err
-    )
+    assert re.fullmatch(r"error: file/\S+ cannot be (read|written to).*Not a directory.*\n", capfd.readouterr().err)
 
 
 def test_ctrl_c_says_how_to_go_on(
