@@ -79,12 +79,13 @@ def download_checkpoint(
     from huggingface_hub.utils import disable_progress_bars
 
     name = source.repository
-    repository = read_repository(name, "model", revision or source.revision)
+    revision = revision or source.revision or "main"
+    repository = read_repository(name, "model", revision)
     files = select_files(name, repository.files.values(), bin_weights=bin_weights)
     if not sys.stderr.isatty():
         disable_progress_bars()
     fetch: Callable[..., Any] = partial(
-        snapshot_download, name, revision=repository.commit, allow_patterns=[file.name for file in files], local_dir=to
+        snapshot_download, name, revision=revision, allow_patterns=[file.name for file in files], local_dir=to
     )
     with hub_errors(name):
         missing = [item for item in fetch(dry_run=True) if item.will_download]

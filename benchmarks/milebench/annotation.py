@@ -35,7 +35,7 @@ def annotation_path(root: Path, dataset: str, *, combine_image: int | None = Non
     combined = combine_image is not None and combine_image != 1
     if combine_image is not None and combine_image < 1:
         raise LookmError(f"combine_image is {combine_image}; it must be at least 1")
-    if combined and adversarial:
+    if combine_image is not None and adversarial:
         raise LookmError(f"combine_image={combine_image} and adversarial cannot be had together; drop one of them")
     suffix = f"_combined_{combine_image}" if combined else "-adv" if adversarial else ""
     return Path(root) / dataset / f"{dataset}{suffix}.json"

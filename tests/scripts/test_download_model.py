@@ -9,6 +9,7 @@ from huggingface_hub import constants
 from benchmarks import checkpoints, space
 from benchmarks.checkpoints import Source, download_checkpoint, read_source
 from lookm.errors import LookmError
+from lookm.models.source import weights_folder
 from scripts.download import main
 from tests.local_hub import LocalHub, point_library_at, serving
 
@@ -50,6 +51,7 @@ def test_the_cache_is_where_models_are_found_by_name(hub: LocalHub, tmp_path: Pa
     found = download_checkpoint(Source(NAME, None))
     assert found.folder.is_relative_to(tmp_path / "cache")
     assert contents(found.folder) == SAFE
+    assert weights_folder({"path": NAME}) == found.folder
 
 
 def test_a_second_call_fetches_nothing_and_checks_everything(

@@ -1,0 +1,212 @@
+"""Looking through a benchmark's folder for what would spoil answers or scores."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.benchmark import Benchmark, DatasetInfo
+from benchmarks.milebench.annotation import annotation_path, read_annotation
+from benchmarks.milebench.lengths import Lengths, Measure, measure_lengths
+from benchmarks.milebench.normalisation import normalise
+from benchmarks.milebench.prompts import PLACEHOLDER
+from benchmarks.milebench.table import bars_on_terminals, read_table
+from benchmarks.preparation import open_images, read_dataset
+from benchmarks.selection import select_positions
+from lookm.errors import LookmError
+
+KINDS = {
+    "missing_dataset": "the dataset is not there, or its annotation cannot be read",
+    "sample_count": "the dataset has another number of samples than MileBench's",
+    "placeholder_without_image": "{image#k} with a k for which there is no image, or a bare <ImageHere>",
+    "repeated_placeholder": "{image#k} more than once: prompts then have more places than images",
+    "image_without_placeholder": "an image that no {image#k} shows: prompts then shift the images",
+    "missing_image": "an image's file does not exist",
+    "unreadable_image": "an image's file is no picture, or breaks off",
+    "empty_choice": "a choice of which nothing is left when it is normalised",
+    "duplicate_choice": "two choices that are the same when they are normalised",
+    "prefix_choice": "a choice that another one begins with: the evaluator may find the wrong one",
+    "answer_not_in_choices": "the right answer is none of the choices, so that no answer can score",
+    "empty_answer": "there is no right answer",
+    "adversarial_same": "the -adv samples are those of the normal set",
+}
+
+_NUMBERED = re.compile(r"\{(?:image|table)#([1-9][0-9]{0,8})\}")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: what (a key of KINDS), where (`sample_id` is None for a whole dataset), and in words."""
+
+    kind: str
+    dataset: str
+    sample_id: str | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """One dataset: its size, what was found, and how long its prompts are (None where that was not asked)."""
+
+    info: DatasetInfo
+    samples: int
+    images: int
+    fewest_images: int
+    most_images: int
+    findings: tuple[Finding, ...]
+    lengths: Lengths | None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Findings by their kind."""
+        return dict(Counter(finding.kind for finding in self.findings))
+
+
+def inspect_dataset(
+    benchmark: Benchmark,
+    info: DatasetInfo,
+    *,
+    limit: int | None = None,
+    measure: Measure | None = None,
+    processes: int = 1,
+    cache_dir: Path | None = None,
+) -> Inspected:
+    """Looks through one dataset: every sample, and every picture to its last row.
+
+    Args:
+        benchmark: where it lies, and which variant is meant.
+        info: which dataset.
+        limit: only its first samples.
+        measure: count tokens with this one.
+        processes: how many read pictures at once.
+        cache_dir: where the table is cached (see `read_table`).
+    """
+    name, root = info.dataset, benchmark.root
+    variant = {"combine_image": benchmark.combine_image, "adversarial": benchmark.adversarial}
+    try:
+        dataset = read_dataset(benchmark, info, limit)
+        table = read_table(root, name, cache_dir=cache_dir, **variant)  # type: ignore[arg-type]
+    except LookmError as error:
+        finding = Finding("missing_dataset", name, None, " ".join(str(error).split()))
+        return Inspected(info, 0, 0, 0, 0, (finding,), None)
+    table = table.select(select_positions(len(table), limit=limit, dataset=name))
+    findings = list(_of_whole(benchmark, info, dataset.annotation))
+    choices_matter = dataset.annotation["meta_data"]["question_type"] == "multi-choice"
+    for sample_id, flaws in zip(table["sample_id"], _flaws(table, choices_matter, processes), strict=True):
+        findings += [
+            Finding(kind, name, sample_id, detail) for kind, _, detail in (flaw.partition(" ") for flaw in flaws)
+        ]
+    counts = table["n_images"]
+    lengths = measure_lengths(dataset, measure) if measure is not None else None
+    return Inspected(info, len(table), sum(counts), min(counts), max(counts), tuple(findings), lengths)
+
+
+def _of_whole(benchmark: Benchmark, info: DatasetInfo, annotation: Mapping[str, Any]) -> Iterator[Finding]:
+    """What is wrong with a dataset as a whole."""
+    name, there = info.dataset, len(annotation["data"])
+    if there != info.samples and not benchmark.adversarial:
+        yield Finding("sample_count", name, None, f"{there} samples instead of {info.samples}")
+    adversarial = annotation_path(benchmark.root, name, adversarial=True)
+    if benchmark.adversarial or benchmark.combine_image is not None or not adversarial.is_file():
+        return
+    try:
+        others = {
+            str(sample["sample_id"]): sample
+            for sample in read_annotation(benchmark.root, name, adversarial=True)["data"]
+        }
+    except LookmError as error:
+        yield Finding("missing_dataset", name, None, " ".join(str(error).split()))
+        return
+    same = [sample for sample in annotation["data"] if _asked(others.get(str(sample["sample_id"]))) == _asked(sample)]
+    if len(same) == there:
+        yield Finding("adversarial_same", name, None, f"all {there} samples of {adversarial.name} are the normal ones")
+
+
+def _asked(sample: Mapping[str, Any] | None) -> Any:
+    """What makes a question another one: images, text, choices and answer."""
+    if sample is None:
+        return None
+    instance = sample["task_instance"]
+    fields = ("context", "images_path", "choice_list")
+    return [str(sample["response"]), *(instance.get(field) for field in fields)]
+
+
+def _flaws(table: Any, choices_matter: bool, processes: int) -> Sequence[Sequence[str]]:
+    """The flaws of each row, each as its kind, a space, and words. Pictures may have changed, so nothing is cached."""
+    from datasets import Features, Image, List, Value  # type: ignore[import-untyped]
+
+    with bars_on_terminals():
+        mapped = table.cast_column("images", List(Image(decode=False))).map(
+            find_flaws,
+            fn_kwargs={"choices_matter": choices_matter},
+            features=Features({"flaws": List(Value("string"))}),
+            remove_columns=table.column_names,
+            num_proc=processes if processes > 1 else None,
+            load_from_cache_file=False,
+            keep_in_memory=True,
+            desc="pictures",
+        )
+    return list(mapped["flaws"])
+
+
+def find_flaws(row: Mapping[str, Any], *, choices_matter: bool) -> dict[str, list[str]]:
+    """The flaws of one sample.
+
+    Args:
+        row: a row of `read_table`, its pictures not decoded.
+        choices_matter: whether answers are matched with choices.
+
+    Returns:
+        `flaws`: each as a kind of KINDS, a space, and words.
+    """
+    flaws = [*_placeholder_flaws(row["context"], row["n_images"]), *_picture_flaws(row["images"])]
+    if choices_matter:
+        flaws += _choice_flaws(row["choices"] or [], row["response"])
+    elif not normalise(row["response"]):
+        flaws.append(f"empty_answer the answer is {row['response']!r}")
+    return {"flaws": flaws}
+
+
+def _placeholder_flaws(context: str, n_images: int) -> Iterator[str]:
+    shown = Counter(int(number) for number in _NUMBERED.findall(context))
+    for number, times in sorted(shown.items()):
+        if number > n_images:
+            yield f"placeholder_without_image {{image#{number}}}, but there are {n_images} images"
+        elif times > 1:
+            yield f"repeated_placeholder {{image#{number}}} stands there {times} times"
+    if PLACEHOLDER in context:
+        yield f"placeholder_without_image the text has {PLACEHOLDER} {context.count(PLACEHOLDER)} times"
+    unshown = [number for number in range(1, n_images + 1) if number not in shown]
+    if unshown:
+        yield f"image_without_placeholder {len(unshown)} of {n_images} images, the first is {{image#{unshown[0]}}}"
+
+
+def _picture_flaws(images: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for path in dict.fromkeys(image["path"] for image in images):
+        try:
+            open_images([path])
+        except LookmError as error:
+            kind = "unreadable_image" if Path(path).is_file() else "missing_image"
+            yield f"{kind} {error}"
+
+
+def _choice_flaws(choices: Sequence[str], response: str) -> Iterator[str]:
+    normal = [normalise(choice) for choice in choices]
+    for choice, text in zip(choices, normal, strict=True):
+        if not text:
+            yield f"empty_choice {choice!r}"
+    for text, times in Counter(text for text in normal if text).items():
+        if times > 1:
+            same = [choice for choice, other in zip(choices, normal, strict=True) if other == text]
+            yield f"duplicate_choice {', '.join(map(repr, same))}"
+    texts = [text for text in dict.fromkeys(normal) if text]
+    for short in texts:
+        longer = [text for text in texts if text != short and text.startswith(short)]
+        if longer:
+            yield f"prefix_choice {choices[normal.index(short)]!r} and {choices[normal.index(longer[0])]!r}"
+    if normalise(response) not in normal:
+        yield f"answer_not_in_choices {response!r} is none of {', '.join(map(repr, choices)) or 'no choices'}"

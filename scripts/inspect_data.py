@@ -1,0 +1,214 @@
+"""Looks through a benchmark's folder: `python -m scripts.inspect_data [--root FOLDER] [--model llava7b]`.
+
+Exit status: 0 nothing found, 2 wrong input, 3 something found (as run.py has it: done, but not all is well).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lookm.errors import LookmError
+
+if TYPE_CHECKING:
+    from benchmarks.benchmark import Benchmark
+    from benchmarks.milebench.inspection import Inspected
+    from benchmarks.milebench.lengths import Measure
+
+FOUND = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    from benchmarks.files import write_json
+    from benchmarks.milebench.inspection import KINDS
+
+    options = _parser().parse_args(arguments)
+    try:
+        for kind in options.ignore:
+            if kind not in KINDS:
+                raise LookmError(f"--ignore {kind} is unknown; the kinds are {', '.join(KINDS)}")
+        benchmark, measure, inspected = inspect_benchmark(options)
+        ignored = set(options.ignore)
+        print("\n".join(report(benchmark, measure, inspected, ignored, options.show)))
+        if options.json is not None:
+            try:
+                write_json(options.json, as_json(benchmark, measure, inspected))
+            except OSError as error:
+                raise LookmError(f"{options.json}: cannot be written: {error.strerror}") from None
+    except LookmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return FOUND if any(finding.kind not in ignored for entry in inspected for finding in entry.findings) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.inspect_data",
+        description="Look through a benchmark's folder for what would spoil answers or scores, and sum it up.",
+        epilog="Exit status: 0 nothing found, 2 wrong input, 3 something found.",
+    )
+    parser.add_argument("--benchmark", choices=("milebench", "mini"), default="milebench", help="which one (milebench)")
+    parser.add_argument("--root", type=Path, help="its folder (data/MileBench, data/mini)")
+    parser.add_argument("--adversarial", action="store_true", help="the -adv samples")
+    parser.add_argument("--combined", action="store_true", help="the combined images")
+    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="only these")
+    parser.add_argument("--task", help="only those of a task or group, such as T-1 or NH")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples of each dataset")
+    parser.add_argument("--model", help="count tokens for this file of configs/model, and what its limit cuts off")
+    parser.add_argument("--tokenizer", metavar="MODEL_OR_FOLDER", help="whose tokenizer stands in for the model's own")
+    parser.add_argument("--tokens-per-image", type=_positive, metavar="N", help="instead of the model's")
+    parser.add_argument("--max-context", type=_positive, metavar="N", help="instead of the model's")
+    parser.add_argument("--processes", type=_positive, default=1, metavar="N", help="read pictures N at a time (1)")
+    parser.add_argument("--ignore", nargs="+", default=[], metavar="KIND", help="kinds that are not to be mentioned")
+    parser.add_argument("--show", type=int, default=20, metavar="N", help="list the first N findings (20)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, every finding included")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def inspect_benchmark(options: argparse.Namespace) -> tuple[Benchmark, Measure | None, list[Inspected]]:
+    """Inspects what the options select.
+
+    Raises:
+        LookmError: no such data, dataset, model or tokenizer.
+    """
+    from benchmarks.milebench import milebench_benchmark
+    from benchmarks.milebench.inspection import inspect_dataset
+    from benchmarks.milebench.lengths import read_measure
+    from benchmarks.mini.benchmark import mini_benchmark
+    from benchmarks.settings import select_datasets
+
+    if options.benchmark == "mini":
+        if options.adversarial or options.combined:
+            raise LookmError("MileBench-mini has neither -adv samples nor combined images; leave the option out")
+        benchmark = mini_benchmark(options.root or Path("data/mini"))
+    else:
+        benchmark = milebench_benchmark(
+            options.root or Path("data/MileBench"),
+            adversarial=options.adversarial,
+            combine_image=1 if options.combined else None,
+        )
+    datasets = select_datasets(benchmark, options.datasets, options.task)
+    if options.model is None and (options.tokenizer or options.tokens_per_image or options.max_context):
+        raise LookmError("--tokenizer, --tokens-per-image and --max-context are of a --model; name it")
+    benchmark.prepare()
+    measure = None
+    if options.model is not None:
+        measure = read_measure(
+            options.model,
+            tokenizer=options.tokenizer,
+            tokens_per_image=options.tokens_per_image,
+            max_context_len=options.max_context,
+        )
+    inspected = [
+        inspect_dataset(benchmark, info, limit=options.limit, measure=measure, processes=options.processes)
+        for info in datasets
+    ]
+    return benchmark, measure, inspected
+
+
+def report(
+    benchmark: Benchmark, measure: Measure | None, inspected: Sequence[Inspected], ignored: set[str], show: int
+) -> list[str]:
+    """Lines of what is printed: one row per dataset, the kinds of findings, and the first of them."""
+    from benchmarks.milebench.inspection import KINDS
+
+    lines = [f"{benchmark.label} in {benchmark.root}"]
+    if measure is not None:
+        whose = (
+            "" if measure.tokenizer_of == measure.model else f", counted with the tokenizer of {measure.tokenizer_of}"
+        )
+        limits = f"{measure.tokens_per_image} per image, at most {measure.max_context_len}"
+        lines[0] += f" · tokens for {measure.model}: {limits}{whose}"
+    lines += ["", *_table(measure is not None, inspected, ignored)]
+    findings = [finding for entry in inspected for finding in entry.findings if finding.kind not in ignored]
+    if not findings:
+        return [*lines, "", "nothing found"]
+    lines += ["", "found"]
+    counts = Counter(finding.kind for finding in findings)
+    width = max(map(len, counts))
+    lines += [f"  {kind:<{width}}  {counts[kind]:>5}  {KINDS[kind]}" for kind in KINDS if counts[kind]]
+    shown = findings[: max(show, 0)]
+    lines += [""] if shown else []
+    for finding in shown:
+        where = finding.dataset + (f", sample {finding.sample_id}" if finding.sample_id is not None else "")
+        lines.append(f"{where}: {finding.kind}: {finding.detail}")
+    if len(findings) > len(shown):
+        lines.append(f"… and {len(findings) - len(shown)} more (--show {len(findings)}, or --json FILE)")
+    return lines
+
+
+def _table(with_lengths: bool, inspected: Sequence[Inspected], ignored: set[str]) -> list[str]:
+    head = ["dataset", "task", "samples", "images", "per sample", "found"]
+    if with_lengths:
+        head += ["tokens, mean", "most", "cut", "images lost", "text only"]
+    rows = [head]
+    for entry in inspected:
+        found = sum(finding.kind not in ignored for finding in entry.findings)
+        row = [entry.info.dataset, entry.info.task, str(entry.samples), str(entry.images)]
+        row += [f"{entry.fewest_images}–{entry.most_images}" if entry.samples else "–", str(found)]
+        if with_lengths:
+            of = entry.lengths
+            row += ["–"] * 5 if of is None else [
+                f"{of.mean:.0f}", str(of.most), str(of.cut), str(of.images_lost), str(of.groups["text only"])
+            ]  # fmt: skip
+        rows.append(row)
+    lengths = [entry.lengths for entry in inspected if entry.lengths is not None]
+    total = ["all", "", str(sum(entry.samples for entry in inspected)), str(sum(entry.images for entry in inspected))]
+    total += ["", str(sum(int(row[5]) for row in rows[1:]))]
+    if with_lengths:
+        numbers = ("cut", "images_lost")
+        total += ["", str(max((of.most for of in lengths), default=0))]
+        total += [str(sum(getattr(of, name) for of in lengths)) for name in numbers]
+        total.append(str(sum(of.groups["text only"] for of in lengths)))
+    widths = [max(map(len, column)) for column in zip(*rows, total, strict=True)]
+    lines = [_line(row, widths) for row in rows]
+    return [lines[0], "─" * len(max(lines, key=len)), *lines[1:], _line(total, widths)]
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [
+        cell.ljust(width) if place < 2 else cell.rjust(width)
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def as_json(benchmark: Benchmark, measure: Measure | None, inspected: Sequence[Inspected]) -> dict[str, Any]:
+    """Everything that was found, for programs; nothing is ignored here."""
+    fields = ("model", "tokenizer_of", "tokens_per_image", "max_context_len")
+    return {
+        "benchmark": benchmark.label,
+        "root": str(benchmark.root),
+        "measure": None if measure is None else {field: getattr(measure, field) for field in fields},
+        "datasets": [
+            {
+                "dataset": entry.info.dataset,
+                "task": entry.info.task,
+                "samples": entry.samples,
+                "images": entry.images,
+                "fewest_images": entry.fewest_images,
+                "most_images": entry.most_images,
+                "found": entry.counts,
+                "lengths": None if entry.lengths is None else asdict(entry.lengths),
+            }
+            for entry in inspected
+        ],
+        "findings": [asdict(finding) for entry in inspected for finding in entry.findings],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
