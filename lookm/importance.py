@@ -83,24 +83,16 @@ def attention_statistics(
     heads, length, size = queries.shape
     kv_heads = keys.shape[0]
     scaling = size**-0.5 if scaling is None else scaling
-    totals = _totals(needs, queries)
-    first = min((total.first for total in totals), default=length)
-    if first < length:
+    totals = Totals(needs, queries, kv_heads)
+    if totals.first < length:
         if log_sum_exp is None:
-            log_sum_exp = causal_log_sum_exp(queries, keys, scaling, first=first)
+            log_sum_exp = causal_log_sum_exp(queries, keys, scaling, first=totals.first)
         if not _fuse(totals, queries, keys, log_sum_exp, scaling):
             tile = tile or tile_of(kv_heads, heads // kv_heads, length, length, queries.device)
             for head in range(0, kv_heads, tile.heads):
                 some = slice(head, min(head + tile.heads, kv_heads))
                 _add_heads(totals, queries, keys, log_sum_exp, scaling, some, tile)
-    made = {(total.power, total.first): total.sums for total in totals}
-    return Statistics(
-        length,
-        kv_heads,
-        made.get((1, 0)) if needs.sums else None,
-        made.get((2, 0)),
-        {w: made[1, max(0, length - w)] for w in needs.windows},
-    )
+    return totals.statistics()
 
 
 @dataclass(frozen=True)
@@ -112,21 +104,52 @@ class _Total:
     sums: Tensor
 
 
-def _totals(needs: Needs, queries: Tensor) -> list[_Total]:
-    """Empty sums for all that is needed, first powers before squares."""
-    heads, length, _ = queries.shape
-    wanted = {(1, max(0, length - w)) for w in needs.windows} | ({(1, 0)} if needs.sums else set())
-    ordered = [*sorted(wanted), *([(2, 0)] if needs.squares else [])]
-    return [_Total(*key, queries.new_zeros(heads, length, dtype=torch.float32)) for key in ordered]
+class Totals:
+    """All sums that are needed, to which attention weights are added piece by piece."""
+
+    def __init__(self, needs: Needs, queries: Tensor, kv_heads: int) -> None:
+        """Empty sums for queries (Hq, L, D)."""
+        heads, self.length, _ = queries.shape
+        self.needs, self.kv_heads = needs, kv_heads
+        wanted = {(1, max(0, self.length - w)) for w in needs.windows} | ({(1, 0)} if needs.sums else set())
+        ordered = [*sorted(wanted), *([(2, 0)] if needs.squares else [])]  # the weights are squared in place at last
+        self.totals = [_Total(*key, queries.new_zeros(heads, self.length, dtype=torch.float32)) for key in ordered]
+        self.first = min((total.first for total in self.totals), default=self.length)
+
+    def add(self, weights: Tensor, heads: slice, start: int, left: int) -> None:
+        """Add A[i, j] of some query heads, the queries i from `start` and the keys j from `left`: (h, rows, columns).
+
+        The weights are overwritten.
+        """
+        weights = weights.float()
+        ones = weights.new_ones(1, 1, 1).expand(weights.shape[0], 1, weights.shape[1])
+        for total in self.totals:
+            if total.power == 2:
+                weights.square_()
+            skipped = max(0, total.first - start)
+            if skipped < weights.shape[1]:
+                sums = total.sums[heads, None, left : left + weights.shape[2]]
+                sums.baddbmm_(ones[:, :, skipped:], weights[:, skipped:])
+
+    def statistics(self) -> Statistics:
+        """The sums as strategies read them."""
+        made = {(total.power, total.first): total.sums for total in self.totals}
+        return Statistics(
+            self.length,
+            self.kv_heads,
+            made.get((1, 0)) if self.needs.sums else None,
+            made.get((2, 0)),
+            {w: made[1, max(0, self.length - w)] for w in self.needs.windows},
+        )
 
 
-def _fuse(totals: list[_Total], queries: Tensor, keys: Tensor, log_sum_exp: Tensor, scaling: float) -> bool:
+def _fuse(totals: Totals, queries: Tensor, keys: Tensor, log_sum_exp: Tensor, scaling: float) -> bool:
     """Fill the sums with Triton's kernel; False where there is none for these tensors."""
     kernel = fused("column_sums", queries, keys)
     if kernel is None:
         return False
-    squares = next((total for total in totals if total.power == 2), None)
-    firsts = {total.first: total for total in totals if total.power == 1}
+    squares = next((total for total in totals.totals if total.power == 2), None)
+    firsts = {total.first: total for total in totals.totals if total.power == 1}
     try:
         for first in sorted({*firsts, *([0] if squares else [])}):
             wanted = squares if first == 0 else None
@@ -137,14 +160,14 @@ def _fuse(totals: list[_Total], queries: Tensor, keys: Tensor, log_sum_exp: Tens
                 wanted.sums.copy_(made[1])
     except Exception as error:  # whatever Triton's compiler or driver raises
         give_up("column_sums", error)
-        for total in totals:
+        for total in totals.totals:
             total.sums.zero_()
         return False
     return True
 
 
 def _add_heads(
-    totals: list[_Total], queries: Tensor, keys: Tensor, log_sum_exp: Tensor, scaling: float, kv: slice, tile: Tile
+    totals: Totals, queries: Tensor, keys: Tensor, log_sum_exp: Tensor, scaling: float, kv: slice, tile: Tile
 ) -> None:
     """Add the attention of the query heads that belong to the key/value heads `kv`."""
     length, size, kv_heads = queries.shape[1], queries.shape[2], kv.stop - kv.start
@@ -156,12 +179,10 @@ def _add_heads(
     torch.neg(log_sum_exp[own].unflatten(0, (kv_heads, group)), out=q[..., size])
     k = q.new_ones(kv_heads, size + 1, min(tile.columns, length))
     buffer = q.new_empty(kv_heads * group * tile.rows * k.shape[2])
-    ones = q.new_ones(kv_heads * group, 1, tile.rows)
-    first = min(total.first for total in totals)
     for left in range(0, length, k.shape[2]):
         right = min(left + k.shape[2], length)
         k[:, :size, : right - left] = keys[kv, left:right].transpose(1, 2)
-        for start in range(max(first, left) // tile.rows * tile.rows, length, tile.rows):
+        for start in range(max(totals.first, left) // tile.rows * tile.rows, length, tile.rows):
             end = min(start + tile.rows, length)
             seen = min(right, end)
             weights = buffer[: kv_heads * group * (end - start) * (seen - left)]
@@ -170,13 +191,7 @@ def _add_heads(
             weights = weights.exp_().view(kv_heads * group, end - start, seen - left)
             if start < right:
                 _hide_future(weights, start, left)
-            for total in totals:
-                if total.power == 2:
-                    weights.square_()
-                skipped = max(0, total.first - start)
-                if skipped < end - start:
-                    counted = ones[:, :, skipped : end - start]
-                    total.sums[own, None, left:seen].baddbmm_(counted, weights[:, skipped:])
+            totals.add(weights, own, start, left)
 
 
 def _hide_future(weights: Tensor, start: int, left: int) -> None:

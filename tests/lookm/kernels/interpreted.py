@@ -1,4 +1,4 @@
-"""Claims about the Triton kernels; `test_triton.py` runs them with TRITON_INTERPRET=1. On a GPU run this file as it is."""
+"""Claims about the Triton kernels; `test_triton.py` runs them interpreted. On a GPU run this file as it is."""
 
 import os
 

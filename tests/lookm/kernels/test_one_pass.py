@@ -1,0 +1,49 @@
+"""Claims about attention and its statistics in one pass."""
+
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lookm.importance import Needs
+from lookm.kernels.one_pass import attention_with_statistics
+from tests.lookm.layers import Layer, layers, random_layer
+from tests.lookm.oracle import attention
+
+
+@given(layers(), st.integers(1, 50) | st.none(), st.integers(1, 60))
+def test_output_and_statistics_equal_the_full_matrix(layer: Layer, rows: int | None, window: int) -> None:
+    needs = Needs(sums=True, squares=True, windows=frozenset({window}))
+    output, statistics = attention_with_statistics(layer.queries, layer.keys, layer.values, needs, None, rows=rows)
+    weights = attention(layer.queries, layer.keys)
+    values = layer.values.repeat_interleave(layer.queries.shape[0] // layer.values.shape[0], 0).double()
+    torch.testing.assert_close(output, (weights @ values).transpose(0, 1).float(), atol=1e-5, rtol=1e-5)
+    assert statistics.sums is not None
+    assert statistics.squares is not None
+    torch.testing.assert_close(statistics.sums, weights.sum(1).float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(statistics.squares, weights.square().sum(1).float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(statistics.windows[window], weights[:, -window:].sum(1).float(), atol=1e-5, rtol=1e-5)
+
+
+@given(layers(), st.integers(1, 60))
+def test_what_is_needed_changes_no_bit_of_anything_else(layer: Layer, window: int) -> None:
+    joined = Needs(sums=True, squares=True, windows=frozenset({window, 5}))
+    states = layer.queries, layer.keys, layer.values
+    output, beside = attention_with_statistics(*states, joined, None)
+    for needs in (Needs(sums=True), Needs(windows=frozenset({window}))):
+        own_output, alone = attention_with_statistics(*states, needs, None)
+        assert own_output.equal(output)
+        assert alone.sums is None or (beside.sums is not None and alone.sums.equal(beside.sums))
+        assert all(sums.equal(beside.windows[w]) for w, sums in alone.windows.items())
+
+
+def test_a_prompt_longer_than_a_block_equals_sdpa_with_values_of_another_size() -> None:
+    layer = random_layer(900, kv_heads=2, groups=2, size=16)
+    values = torch.randn(2, 900, 24)
+    output, statistics = attention_with_statistics(layer.queries, layer.keys, values, Needs(sums=True), 0.4)
+    expected = F.scaled_dot_product_attention(
+        layer.queries[None], layer.keys[None], values[None], is_causal=True, scale=0.4, enable_gqa=True
+    )
+    torch.testing.assert_close(output, expected[0].transpose(0, 1), atol=1e-5, rtol=1e-4)
+    assert statistics.sums is not None
+    torch.testing.assert_close(statistics.sums.sum(1), torch.full((4,), 900.0))
