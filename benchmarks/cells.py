@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +48,7 @@ class Cell:
         paired: how many samples those are.
         budget: mean realised budget of the answered samples.
         changed: share of paired samples whose answer differs, token by token, from the full cache's.
+        first_change: median place, from 1, of the first token that differs, over the answers that do.
     """
 
     score: float
@@ -57,6 +58,7 @@ class Cell:
     paired: int = 0
     budget: float | None = None
     changed: float | None = None
+    first_change: float | None = None
 
 
 def task_columns(
@@ -161,19 +163,19 @@ def _cell(
     answered = {dataset: rows[rows.error.isna()] for dataset, rows in parts.items()}
     score = sum(weight * float(parts[dataset][protocol].mean()) for dataset, weight in column.weights.items())
     budgets = [float(value) for rows in answered.values() for value in rows.realised_budget.dropna()]
-    against, paired, changed = None, 0, None
+    against, paired, places = None, 0, []
     if not is_full and all((run, dataset) in drawn for dataset in column.weights):
         entries = [(weight, *drawn[run, dataset]) for dataset, weight in column.weights.items()]
         difference = sum(weight * observed for weight, observed, _, _ in entries)
         resampled = np.sum([weight * means for weight, _, means, _ in entries], axis=0)
         against, paired = interval(difference, resampled), sum(n for *_, n in entries)
-        differ = [
-            list(answer) != list(tokens[dataset, sample])
+        places = [
+            _first_difference(answer, tokens[dataset, sample])
             for dataset, rows in answered.items()
             for sample, answer in zip(rows.sample_id, rows.answer_tokens, strict=True)
             if (dataset, sample) in tokens
         ]
-        changed = fmean(differ) if differ else None
+    changes = [place for place in places if place]
     return Cell(
         score=score,
         n=sum(map(len, answered.values())),
@@ -181,8 +183,17 @@ def _cell(
         against_full=against,
         paired=paired,
         budget=fmean(budgets) if budgets else None,
-        changed=changed,
+        changed=len(changes) / len(places) if places else None,
+        first_change=median(changes) if changes else None,
     )
+
+
+def _first_difference(answer: Sequence[int], reference: Sequence[int]) -> int:
+    """The place, from 1, of the first token that differs; 0 where the answers are the same."""
+    for place, (own, other) in enumerate(zip(answer, reference, strict=False), start=1):
+        if own != other:
+            return place
+    return 0 if len(answer) == len(reference) else min(len(answer), len(reference)) + 1
 
 
 def _differences(

@@ -62,7 +62,7 @@ def as_csv(results: Sequence[Reproduction]) -> str:
     """One line per cell, missing ones included; scores and shares in %, everything unrounded to four decimals."""
     head = ["experiment", "model", "benchmark", "samples", "protocol", "strategy", "alpha1", "alpha2", "semantics"]
     head += ["column", "status", "n", "failed", "score", "paper", "minus_paper", "minus_full", "low", "high"]
-    head += ["excludes_zero", "paired", "realised_budget", "changed_answers", "command"]
+    head += ["excludes_zero", "paired", "realised_budget", "changed_answers", "first_change", "command"]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(head)
@@ -93,6 +93,10 @@ def notes(result: Reproduction) -> list[str]:
             f"{UP} {DOWN}: the {LEVEL:.0%} interval of the difference from the full cache lies above or below zero "
             f"(paired bootstrap within each dataset, {RESAMPLES:,} resamples, seed 0). Of {compared} such intervals "
             f"about {compared * (1 - LEVEL):.0f} would by chance alone."
+        )
+        out.append(
+            "changed: answers that differ from the full cache's at all; at token: the median place of the first token "
+            "that does. The first token of an answer comes from the prefill, before anything is compressed."
         )
     partial = [column.name for column in result.columns if result.samples == ALL and result.partial(column)]
     if partial:
@@ -142,6 +146,7 @@ def _block(result: Reproduction, row: Row) -> list[Line]:
             lines.append(("", "95 % from", [_signed(100 * d.low if d else None) for d in against]))
             lines.append(("", "95 % to", [_signed(100 * d.high if d else None) for d in against]))
             add("changed %", lambda cell: None if cell.changed is None else f"{100 * cell.changed:.1f}")
+            add("at token", lambda cell: None if cell.first_change is None else f"{cell.first_change:g}")
         add("budget %", lambda cell: None if cell.budget is None else f"{100 * cell.budget:.1f}")
     return lines
 
@@ -203,7 +208,7 @@ def _csv_line(result: Reproduction, row: Row, column: Column) -> list[str]:
     fixed = [experiment.name, experiment.model, experiment.benchmark.name, result.samples, result.protocol]
     fixed += [row.strategy, _number(row.alpha1), _number(row.alpha2), row.semantics or "", column.name]
     if cell is None:
-        return [*fixed, "missing", "", "", "", _number(paper), *[""] * 8, experiment.command([row])]
+        return [*fixed, "missing", "", "", "", _number(paper), *[""] * 9, experiment.command([row])]
     against = cell.against_full
     minus_paper = None if paper is None or result.protocol != "official" else 100 * cell.score - paper
     return [
@@ -213,7 +218,8 @@ def _csv_line(result: Reproduction, row: Row, column: Column) -> list[str]:
         *(_number(100 * value) for value in ((against.difference, against.low, against.high) if against else ())),
         *([""] * 3 if against is None else []),
         "" if against is None else str(bool(against.direction)).lower(),
-        *(str(cell.paired) if against else "", _number(_percent(cell.budget)), _number(_percent(cell.changed)), ""),
+        *(str(cell.paired) if against else "", _number(_percent(cell.budget)), _number(_percent(cell.changed))),
+        *(_number(cell.first_change), ""),
     ]
 
 

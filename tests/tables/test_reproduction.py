@@ -75,6 +75,7 @@ def test_a_cell_is_the_plain_mean_and_the_plain_difference_over_the_same_samples
     assert cell.against_full is not None
     assert cell.against_full.difference == pytest.approx(-1 / 3)  # one of the three that both answered
     assert cell.changed == pytest.approx(2 / 3)  # that one, and the right answer in other words
+    assert cell.first_change == 3  # "left" and "left indeed" differ at the fifth byte, "left" and "right" at the first
     assert cell.budget == pytest.approx(0.2)
     assert cells["a-full", CHOICE].failed == 1
     assert cells["a-full", CHOICE].against_full is None

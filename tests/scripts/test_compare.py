@@ -1,0 +1,56 @@
+"""Claims about `scripts.compare`."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts import compare
+from tests.runner.small_benchmark import CHOICE, SAMPLES
+from tests.tables.run_folders import STRATEGIES, Folders, right
+
+FULL = {**STRATEGIES["full"], "name": "full"}
+H2O = {**STRATEGIES["h2o"], "name": "h2o", "alpha1": 0.1, "alpha2": 0.1, "semantics": "paper"}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[str]:
+    folders = Folders(tmp_path)
+    wrong = folders.write("paper", H2O, lambda dataset, number: "right" if dataset == CHOICE else "a cat")
+    good = folders.write("release", {**H2O, "semantics": "release"}, right, dtype="bfloat16")
+    return [str(wrong), str(good)]
+
+
+def test_any_two_runs_are_compared_task_by_task_with_what_they_differ_in(
+    runs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare.main(runs) == 0
+    first, _, head, _, *rows = capsys.readouterr().out.splitlines()
+    assert first.endswith(
+        "differ in semantics (paper, release); dtype (float32, bfloat16); strategy.semantics (paper, release)"
+    )
+    assert head.split()[:2] == ["task", "n"]
+    cells = {row.split()[0]: row.split() for row in rows}
+    assert list(cells) == ["T-1", "S-3", "N-1", "mean"]
+    assert cells["T-1"][1:8] == [str(SAMPLES), "0.0", "100.0", "+100.0", "+100.0", "+100.0", "▲"]
+    assert cells["mean"][1] == str(3 * SAMPLES)
+
+
+def test_several_pairs_have_a_line_each(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main(["--means", *runs, *reversed(runs)]) == 0
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert first.split()[0] == "release"
+    assert second.split()[0] == "paper"
+    assert first.split()[4].lstrip("+") == second.split()[4].lstrip("-")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([0], "give two run folders"), ([0, 1, 0, 1], "give two run folders"), ([0, 0], "two run folders of different")],
+)
+def test_wrong_input_is_one_line_and_status_2(
+    runs: list[str], capsys: pytest.CaptureFixture[str], arguments: list[int], said: str
+) -> None:
+    assert compare.main([runs[place] for place in arguments]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
