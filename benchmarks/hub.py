@@ -72,39 +72,30 @@ def fetch(repository: Repository, file: RemoteFile, target: Path) -> None:
     """Downloads one file and checks it; what is there already is checked and not fetched again.
 
     The part that has arrived lies beside the target until it is complete, so that any later call goes on from there
-    (`hf_hub_download` throws the part away when its process ends).
+    (`hf_hub_download` throws the part away when its process ends). While each attempt brings something, it is tried on.
 
     Raises:
         LookmError: the connection broke off, the disk is full, or the content is not what the hub promised; then
             nothing is at `target`, and the part is only kept where it can be continued.
     """
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
-
     if target.is_file():
         if digest_of(target, file) == file.digest:
             return
         target.unlink()
     part = target.with_name(f"{target.name}.{file.digest.partition(':')[2][:8]}.part")
-    url = hf_hub_url(repository.name, file.name, repo_type=repository.kind, revision=repository.commit)
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("ab") as stream:
-            if stream.tell() > file.size:
-                stream.seek(0)
-                stream.truncate()
-            with hub_errors(file.name), _bars_on_terminals():
-                http_get(
-                    url, stream, resume_size=stream.tell(), headers=build_hf_headers(), expected_size=file.size,
-                    displayed_filename=file.name,
-                )  # fmt: skip
-    except LookmError as error:
-        arrived = part.stat().st_size if part.is_file() else 0
-        raise LookmError(
-            f"{error} ({shown_bytes(arrived)} of {shown_bytes(file.size)} of {file.name} have arrived; the same "
-            "command goes on from there)"
-        ) from None
+    part.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        before = part.stat().st_size if part.is_file() else 0
+        try:
+            _fetch_rest(repository, file, part)
+            break
+        except LookmError as error:
+            arrived = part.stat().st_size if part.is_file() else 0
+            if arrived <= before:
+                raise LookmError(
+                    f"{error} ({shown_bytes(arrived)} of {shown_bytes(file.size)} of {file.name} have arrived; the "
+                    "same command goes on from there)"
+                ) from None
     if digest_of(part, file) != file.digest:
         part.unlink()
         raise LookmError(
@@ -112,6 +103,28 @@ def fetch(repository: Repository, file: RemoteFile, target: Path) -> None:
             "again, and if that does not help, look at what lies between here and the hub (a proxy, a mirror)"
         )
     part.replace(target)
+
+
+def _fetch_rest(repository: Repository, file: RemoteFile, part: Path) -> None:
+    """Adds to the part what is missing of it."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    url = hf_hub_url(repository.name, file.name, repo_type=repository.kind, revision=repository.commit)
+    with part.open("ab") as stream:
+        if stream.tell() > file.size:
+            stream.seek(0)
+            stream.truncate()
+        with hub_errors(file.name), _bars_on_terminals():
+            http_get(
+                url,
+                stream,
+                resume_size=stream.tell(),
+                headers=build_hf_headers(),
+                expected_size=file.size,
+                displayed_filename=file.name,
+            )
 
 
 def digest_of(path: Path, like: RemoteFile) -> str:
