@@ -87,5 +87,11 @@ def prepare_specimen(backbone: Backbone, dataset: Dataset, sample_id: str) -> Sp
         truth=str(dataset.samples[sample_id]["response"]),
         images=tuple(pictures),
         inputs=inputs,
-        tokens=tuple(str(backbone.tokenizer.decode([token])) for token in inputs["input_ids"][0].tolist()),
+        tokens=tuple(_text(backbone, token) for token in inputs["input_ids"][0].tolist()),
     )
+
+
+def _text(backbone: Backbone, token: int) -> str:
+    """One token's text, with the space before it that some tokenizers leave out of a text's beginning."""
+    text, piece = str(backbone.tokenizer.decode([token])), str(backbone.tokenizer.convert_ids_to_tokens(token))
+    return f" {text}" if piece.startswith("▁") and not text.startswith(" ") else text
