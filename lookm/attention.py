@@ -15,6 +15,8 @@ from transformers.masking_utils import AttentionMaskInterface, causal_mask_funct
 
 from lookm.cache import PromptCache
 from lookm.errors import LookmError
+from lookm.importance import Needs, Statistics
+from lookm.kernels import one_pass
 from lookm.kernels.prefill import attention_with_log_sum_exp
 
 NAME = "look_once"
@@ -60,9 +62,26 @@ def look_once_attention(
     index = int(module.layer_idx)  # type: ignore[arg-type]
     if cache.layer_is_compressed(index):
         return cache.attend(module, index, query, key, value, scaling), None
+    if dropout == 0 and one_pass.serves(query) and any(needs != Needs() for needs in cache.row_needs):
+        output, statistics = _prefill_with_statistics(query, key, value, cache, scaling)
+        cache.compress(index, query, scaling, None, statistics)
+        return output, None
     output, log_sum_exp = _prefill(module, query, key, value, cache.prompt.starts, dropout, scaling)
-    cache.compress(index, query, scaling, log_sum_exp)
+    cache.compress(index, query, scaling, log_sum_exp, None)
     return output, None
+
+
+def _prefill_with_statistics(
+    query: Tensor, key: Tensor, value: Tensor, cache: PromptCache, scaling: float | None
+) -> tuple[Tensor, list[Statistics]]:
+    """Causal attention row by row, and each row's statistics: the output (B, L, Hq, Dv), 0 at padding."""
+    output = query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
+    statistics = []
+    for row, (start, needs) in enumerate(zip(cache.prompt.starts, cache.row_needs, strict=True)):
+        q, k, v = (states[row, :, start:] for states in (query, key, value))
+        output[row, start:], made = one_pass.attention_with_statistics(q, k, v, needs, scaling)
+        statistics.append(made)
+    return output, statistics
 
 
 def _prefill(

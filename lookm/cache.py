@@ -11,9 +11,10 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lookm.errors import LookmError
+from lookm.importance import Statistics
 from lookm.prompt import Prompt
 from lookm.record import LayerSizes, PromptRecord
-from lookm.sharing import CompressedRow, compress_many
+from lookm.sharing import CompressedRow, compress_many, joined_needs
 from lookm.stopwatch import Mark
 from lookm.strategy import Strategy
 
@@ -24,12 +25,14 @@ class PromptCache(Cache, ABC):
     Attributes:
         prompt: where padding and images of the prompt batch lie.
         row_is_image: for each row (L_row,) bool, padding left out; the same tensors for every layer.
+        row_needs: for each row the attention statistics that its strategies will read.
     """
 
-    def __init__(self, prompt: Prompt, layers: Sequence[CacheLayerMixin]) -> None:
+    def __init__(self, prompt: Prompt, layers: Sequence[CacheLayerMixin], strategies: Sequence[Strategy] = ()) -> None:
         super().__init__(layers=[*layers])
         self.prompt = prompt
         self.row_is_image = tuple(prompt.row_is_image(row) for row in range(len(prompt.starts)))
+        self.row_needs = tuple(joined_needs(strategies, is_image) for is_image in self.row_is_image)
 
     @abstractmethod
     def layer_is_compressed(self, layer_index: int) -> bool:
@@ -54,7 +57,14 @@ class PromptCache(Cache, ABC):
         """
 
     @abstractmethod
-    def compress(self, layer_index: int, queries: Tensor, scaling: float | None, log_sum_exp: Tensor | None) -> None:
+    def compress(
+        self,
+        layer_index: int,
+        queries: Tensor,
+        scaling: float | None,
+        log_sum_exp: Tensor | None,
+        statistics: Sequence[Statistics] | None = None,
+    ) -> None:
         """Compress a layer whose attention has just been computed.
 
         Args:
@@ -62,6 +72,7 @@ class PromptCache(Cache, ABC):
             queries: (B, Hq, L, D), after the rotary embedding.
             scaling: factor on Q Kᵀ.
             log_sum_exp: (B, Hq, L) float32 of the attention kernel, or None.
+            statistics: of each row, where they were made beside its attention: what `row_needs` asks for; or None.
         """
 
 
@@ -140,6 +151,7 @@ class CompressedLayer(DynamicLayer):
         queries: Tensor,
         scaling: float | None,
         log_sum_exp: Tensor | None,
+        statistics: Sequence[Statistics] | None,
     ) -> LayerSizes:
         """Replace the full cache by what the strategy keeps; queries are (B, Hq, L, D), log_sum_exp (B, Hq, L)."""
         assert self.keys is not None
@@ -154,6 +166,7 @@ class CompressedLayer(DynamicLayer):
                 row_is_image[row].to(full_keys.device),
                 scaling=scaling,
                 log_sum_exp=None if log_sum_exp is None else log_sum_exp[row, :, start:],
+                statistics=None if statistics is None else statistics[row],
             )[0]
             for row, start in enumerate(prompt.starts)
         ]
@@ -209,7 +222,7 @@ class LookOnceCache(PromptCache):
 
     def __init__(self, strategy: Strategy, prompt: Prompt, n_layers: int) -> None:
         self.compressed_layers = [CompressedLayer() for _ in range(n_layers)]
-        super().__init__(prompt, self.compressed_layers)
+        super().__init__(prompt, self.compressed_layers, [strategy])
         self.strategy = strategy
         image_tokens = torch.stack([is_image.sum() for is_image in self.row_is_image])
         self.record = PromptRecord(strategy, prompt.row_lengths(), image_tokens, [None] * n_layers)
@@ -223,10 +236,17 @@ class LookOnceCache(PromptCache):
         mask = self.compressed_layers[layer_index].decode_mask()
         return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, is_causal=False)[0]
 
-    def compress(self, layer_index: int, queries: Tensor, scaling: float | None, log_sum_exp: Tensor | None) -> None:
+    def compress(
+        self,
+        layer_index: int,
+        queries: Tensor,
+        scaling: float | None,
+        log_sum_exp: Tensor | None,
+        statistics: Sequence[Statistics] | None = None,
+    ) -> None:
         begin = Mark.now(queries.device)
         self.record.layers[layer_index] = self.compressed_layers[layer_index].compress(
-            self.strategy, self.prompt, self.row_is_image, queries, scaling, log_sum_exp
+            self.strategy, self.prompt, self.row_is_image, queries, scaling, log_sum_exp, statistics
         )
         end = Mark.now(queries.device)
         self.record.compressing.add(begin, end)

@@ -1,6 +1,6 @@
 """Looking on while a model encodes one prompt: each layer's queries, keys and values, and nothing compressed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from lookm.attention import CACHE_ARGUMENT, NAME
 from lookm.cache import PromptCache
 from lookm.errors import LookmError
 from lookm.generation import decoder_of, is_looked_at
+from lookm.importance import Statistics
 from lookm.prompt import Prompt, image_token_ids, read_prompt
 
 
@@ -80,7 +81,14 @@ class _ObservedCache(PromptCache):
     ) -> Tensor:
         raise LookmError("an observed prompt is encoded only; nothing is decoded after it")
 
-    def compress(self, layer_index: int, queries: Tensor, scaling: float | None, log_sum_exp: Tensor | None) -> None:
+    def compress(
+        self,
+        layer_index: int,
+        queries: Tensor,
+        scaling: float | None,
+        log_sum_exp: Tensor | None,
+        statistics: Sequence[Statistics] | None,
+    ) -> None:
         layer = self.layers[layer_index]
         (start,) = self.prompt.starts
         assert isinstance(layer, DynamicLayer)

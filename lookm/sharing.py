@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from lookm.importance import attention_statistics
+from lookm.importance import Needs, Statistics, attention_statistics
 from lookm.merging import KeptSet
 from lookm.stopwatch import Mark, Stopwatch
 
@@ -52,6 +52,7 @@ def compress_many(
     *,
     scaling: float | None = None,
     log_sum_exp: Tensor | None = None,
+    statistics: Statistics | None = None,
     stages: Stages | None = None,
 ) -> list[CompressedRow]:
     """Compress one prompt in one layer under each of several strategies.
@@ -66,6 +67,8 @@ def compress_many(
         scaling: factor on Q Kᵀ, by default 1 / √D.
         log_sum_exp: log Σ_j exp(scaling · q_i · k_j) over the keys that query i sees, (Hq, L) float32, as the
             attention kernel computed it; None: it is computed here.
+        statistics: of this prompt and layer, if they were made beside its attention: all of `joined_needs`; None: they
+            are made here.
         stages: collects the time of statistics, choice and merge.
 
     Returns:
@@ -87,8 +90,9 @@ def compress_many(
         return [row for row in rows if row is not None]
 
     lap = _Lap(stages, keys.device)
-    needs = reduce(or_, (strategies[index].needs(length) for members in groups.values() for index in members))
-    statistics = attention_statistics(queries, keys, needs, scaling=scaling, log_sum_exp=log_sum_exp)
+    if statistics is None:
+        needs = joined_needs(strategies, is_image)
+        statistics = attention_statistics(queries, keys, needs, scaling=scaling, log_sum_exp=log_sum_exp)
     lap.ends("statistics")
     for members in groups.values():
         kept = strategies[members[0]].keep(statistics, is_image)
@@ -100,6 +104,13 @@ def compress_many(
             rows[index] = CompressedRow(*strategies[index].merge_into(kept_set), kept)
         lap.ends("merge")
     return [row for row in rows if row is not None]
+
+
+def joined_needs(strategies: Sequence["Strategy"], is_image: Tensor) -> Needs:
+    """The statistics that the strategies which evict anything of a prompt, is_image (L,) bool, read together."""
+    length = is_image.numel()
+    evicting = (strategy for strategy in strategies if strategy.promised_tokens(is_image) < length)
+    return reduce(or_, (strategy.needs(length) for strategy in evicting), Needs())
 
 
 class _Lap:

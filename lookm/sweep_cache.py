@@ -12,6 +12,7 @@ from transformers.cache_utils import CacheLayerMixin
 from lookm.buckets import Bucket, bucket_cost, decode_rows, divide
 from lookm.cache import PromptCache
 from lookm.errors import BudgetError, LookmError
+from lookm.importance import Statistics
 from lookm.prompt import Prompt
 from lookm.sharing import CompressedRow, Stages, compress_many
 from lookm.stopwatch import Mark, Stopwatch
@@ -95,7 +96,7 @@ class SweepCache(PromptCache):
         stages: Stages | None = None,
     ) -> None:
         self.sweep_layers = [SweepLayer() for _ in range(n_layers)]
-        super().__init__(prompt, self.sweep_layers)
+        super().__init__(prompt, self.sweep_layers, strategies)
         self.strategies = list(strategies)
         self.rows = decode_rows(strategies, self.row_is_image)
         self.new_tokens = new_tokens
@@ -120,7 +121,14 @@ class SweepCache(PromptCache):
                 "their attention did not pass through the model's attention interface"
             )
 
-    def compress(self, layer_index: int, queries: Tensor, scaling: float | None, log_sum_exp: Tensor | None) -> None:
+    def compress(
+        self,
+        layer_index: int,
+        queries: Tensor,
+        scaling: float | None,
+        log_sum_exp: Tensor | None,
+        statistics: Sequence[Statistics] | None = None,
+    ) -> None:
         begin = Mark.now(queries.device)
         layer = self.sweep_layers[layer_index]
         assert layer.keys is not None
@@ -141,6 +149,7 @@ class SweepCache(PromptCache):
                 self.row_is_image[prompt_row],
                 scaling=scaling,
                 log_sum_exp=None if log_sum_exp is None else log_sum_exp[prompt_row, :, start:],
+                statistics=None if statistics is None else statistics[prompt_row],
                 stages=self._stages,
             )
             self._put_away(layer, places, compressed)

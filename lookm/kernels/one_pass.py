@@ -2,8 +2,8 @@
 
 A block of query rows sees all its keys at once, so its softmax is final: the block's weights make the output and the
 sums over the queries before they are forgotten. This needs no second Q Kᵀ and costs less than the attention kernel
-followed by `lookm.importance.attention_statistics`, its oracle. In half precision the CPU's own kernel is so much faster
-that the second Q Kᵀ is cheaper; on a GPU it is fused.
+followed by `lookm.importance.attention_statistics`, its oracle. In half precision the CPU's own kernel is so much
+faster that the second Q Kᵀ is cheaper; on a GPU it is fused.
 """
 
 import torch
@@ -20,7 +20,8 @@ MIN_ROWS, MAX_ROWS = 64, 128
 
 def serves(query: Tensor) -> bool:
     """Whether these queries are better attended here than by the device's own kernel."""
-    return query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64)
+    differentiated = torch.is_grad_enabled() and query.requires_grad
+    return query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64) and not differentiated
 
 
 @torch.no_grad()

@@ -1,13 +1,18 @@
 """Claims about attention and its statistics in one pass."""
 
+from unittest.mock import Mock
+
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lookm import look_once
 from lookm.importance import Needs
 from lookm.kernels.one_pass import attention_with_statistics
 from tests.lookm.layers import Layer, layers, random_layer
+from tests.lookm.models import built, left_padded, prompt
 from tests.lookm.oracle import attention
 
 
@@ -47,3 +52,28 @@ def test_a_prompt_longer_than_a_block_equals_sdpa_with_values_of_another_size() 
     torch.testing.assert_close(output, expected[0].transpose(0, 1), atol=1e-5, rtol=1e-4)
     assert statistics.sums is not None
     torch.testing.assert_close(statistics.sums.sum(1), torch.full((4,), 900.0))
+
+
+@pytest.mark.parametrize("name", ["llama", "grouped", "qwen2_5_vl"])
+def test_rows_of_a_padded_batch_are_attended_as_alone(name: str) -> None:
+    model = built(name)
+    rows = [prompt(name, texts) for texts in ((12, 9, 14), (5, 9, 8))]
+    with torch.no_grad():
+        expected = model(**left_padded(rows)).logits[:, -1]
+        with look_once(model, "h2o") as session:
+            logits = model(**left_padded(rows)).logits[:, -1]
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    assert all(budget < 0.21 for budget in session.report().realised_budget)
+
+
+def test_only_strategies_that_read_statistics_pay_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    unpaid = Mock(side_effect=AssertionError("statistics that nobody reads"))
+    monkeypatch.setattr("lookm.kernels.one_pass.attention_with_statistics", unpaid)
+    monkeypatch.setattr("lookm.sharing.attention_statistics", unpaid)
+    model, inputs = built("llama"), prompt("llama")
+    with torch.no_grad():
+        for free in (look_once(model, "full"), look_once(model, "h2o", alpha1=1.0, alpha2=0.0)):
+            with free:
+                model(**inputs)
+        with look_once(model, "h2o"), pytest.raises(AssertionError, match="nobody reads"):
+            model(**inputs)
