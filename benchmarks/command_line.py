@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from benchmarks import interpolation
 from benchmarks.interruption import replace_handlers, restore_handlers, stop_now
 from benchmarks.keys import KEYS
+from benchmarks.leader import leads
 
 if TYPE_CHECKING:
     from benchmarks.jobs import Jobs
@@ -53,7 +54,8 @@ def guard(command: Callable[[], Any]) -> int:
             raise
         return complain(error)
     except KeyboardInterrupt as error:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        if leads():
+            print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return getattr(error, "status", Status.INTERRUPTED)
     finally:
         restore_handlers(replaced)
@@ -83,7 +85,9 @@ def run_job(config: DictConfig) -> float:
         if sweeping or not is_expected(error):
             raise
         raise SystemExit(complain(error)) from None
-    print(job_line(outcome.summary, outcome.computed) if sweeping else f"\n{run_table(outcome.summary)}", flush=True)
+    if leads():
+        table = job_line(outcome.summary, outcome.computed) if sweeping else f"\n{run_table(outcome.summary)}"
+        print(table, flush=True)
     if outcome.failed and not sweeping:
         raise SystemExit(Status.SAMPLES_FAILED)
     return outcome.summary.mean.scores.get("official", math.nan)
@@ -115,7 +119,8 @@ def is_expected(error: BaseException) -> bool:
 
 def complain(error: BaseException) -> Status:
     """Prints an expected error in one line on stderr; returns the exit status that belongs to it."""
-    print(f"error: {explain(error)}", file=sys.stderr, flush=True)
+    if leads():
+        print(f"error: {explain(error)}", file=sys.stderr, flush=True)
     return Status.WRONG_INPUT if is_wrong_input(error) else Status.CRASHED
 
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
-from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.ahead import ahead
-from benchmarks.asking import answer
+from benchmarks.following import follow, gather
+from benchmarks.group import Group
 from benchmarks.interruption import Interruption
 from benchmarks.loading import load_backbone
 from benchmarks.opened import OpenRun, Outcome, open_run, read_material
-from benchmarks.preparation import Dataset
-from benchmarks.progress import Progress
-from benchmarks.reading import Encoded, Unit, read_units
-from benchmarks.records import SampleRecord
+from benchmarks.ranks import Stage, ranks
 from benchmarks.settings import Settings
 from benchmarks.store import hold_all
 
@@ -91,21 +85,14 @@ def _attempt_part(settings: Sequence[Settings], load: Loader, wait: bool) -> lis
     """Runs of one model that select the same samples, in different folders."""
     results: list[OpenRun | Outcome | BaseException] = []
     try:
-        material = read_material(settings[0])
+        with ranks().stage() as stage:
+            settings = [ranks().own_device(one) for one in settings]
+            if stage.ranks.rank == 0:
+                results += _lead(settings, load, wait, stage)
+            else:
+                results += follow(settings, load, stage)
     except Exception as error:
         return [error] * len(settings)
-    for one in settings:
-        try:
-            results.append(open_run(one, material))
-        except Exception as error:
-            results.append(error)
-    runs = [run for run in results if isinstance(run, OpenRun)]
-    incomplete = [run for run in runs if run.missing]
-    if incomplete:
-        _complete(incomplete, load, wait)
-    for run in runs:
-        if run not in incomplete:
-            run.attempt(OpenRun.write)
     return [_ended(result) if isinstance(result, OpenRun) else result for result in results]
 
 
@@ -116,16 +103,38 @@ def _ended(run: OpenRun) -> Outcome | BaseException:
         return error
 
 
-def _complete(runs: Sequence[OpenRun], load: Loader, wait: bool) -> None:
+def _lead(settings: Sequence[Settings], load: Loader, wait: bool, stage: Stage) -> list[OpenRun | BaseException]:
+    """Computes what is missing and writes the results, alone or with other processes that follow."""
+    results: list[OpenRun | BaseException] = []
+    material = read_material(settings[0])
+    for one in settings:
+        try:
+            results.append(open_run(one, material))
+        except Exception as error:
+            results.append(error)
+    runs = [run for run in results if isinstance(run, OpenRun)]
+    incomplete = [run for run in runs if run.missing]
+    if incomplete:
+        _complete(incomplete, load, wait, stage)
+    for run in runs:
+        if run not in incomplete:
+            run.attempt(OpenRun.write)
+    return results
+
+
+def _complete(runs: Sequence[OpenRun], load: Loader, wait: bool, stage: Stage) -> None:
     """Asks what runs miss; what goes wrong is in their `error`."""
     try:
         backbone = load(runs[0].settings)
         with hold_all([run.folder for run in runs], wait=wait):
             for run in runs:
                 run.attempt(OpenRun.check)  # again: another process may have gone on with it meanwhile
-                run.attempt(partial(OpenRun.begin, backbone=backbone))
+                if run.missing:
+                    run.attempt(partial(OpenRun.begin, backbone=backbone))
+            stage.publish({str(run.folder.path): run.pending for run in runs if run.error is None})
             with Interruption() as interruption:
-                _Group(runs, backbone, interruption).ask()
+                Group(runs, backbone, interruption, stage.ranks).ask()
+                gather(runs, stage, interruption)
                 for run in runs:
                     run.attempt(OpenRun.write)
                 interruption.check()
@@ -136,68 +145,3 @@ def _complete(runs: Sequence[OpenRun], load: Loader, wait: bool) -> None:
             run.fail(error)
         if not isinstance(error, Exception):
             raise
-
-
-class _Group:
-    """Runs that are asked together."""
-
-    def __init__(self, runs: Sequence[OpenRun], backbone: Backbone, interruption: Interruption) -> None:
-        self._runs = runs
-        self._backbone = backbone
-        self._interruption = interruption
-        first = runs[0]
-        self._datasets: dict[str, Dataset] = {dataset.info.dataset: dataset for dataset in first.datasets}
-        self._root: Path = first.settings.benchmark.root
-        label = first.settings.run if len(runs) == 1 else f"{len(runs)} runs of {first.settings.model}"
-        self._progress = Progress(sum(run.missing for run in self._going_on), label)
-
-    @property
-    def _going_on(self) -> list[OpenRun]:
-        return [run for run in self._runs if run.error is None]
-
-    def ask(self) -> None:
-        """Asks batch by batch until nothing is missing, no run goes on, or an interruption is requested."""
-        import torch
-
-        torch.manual_seed(self._runs[0].settings.seed)
-        missing: dict[str, Collection[str]] = {
-            name: {sample for run in self._going_on for sample in run.pending[name]} for name in self._datasets
-        }
-        units = read_units(list(self._datasets.values()), missing, self._backbone, self._root)
-        with self._progress, closing(ahead(units)) as ready:
-            for name, of_dataset in groupby(ready, key=lambda unit: unit.dataset.info.dataset):
-                for unit in of_dataset:
-                    self._ask_unit(name, unit)
-                    if self._interruption.requested or not self._going_on:
-                        return
-                for run in self._runs:
-                    run.attempt(partial(OpenRun.finish_dataset, dataset=self._datasets[name]))
-                self._progress.finish(name)
-
-    def _ask_unit(self, name: str, unit: Unit) -> None:
-        for run in self._runs:
-            self._append(run, name, unit.failures)
-        for part in unit.parts:
-            samples = [sample.sample_id for sample in part.samples]
-            self._ask_part(name, part, [run for run in self._going_on if run.misses(name, samples)])
-
-    def _ask_part(self, name: str, part: Encoded, runs: Sequence[OpenRun]) -> None:
-        """One sweep for these runs; if it fails, one for each, to find out which of them is to blame."""
-        try:
-            strategies = [run.settings.strategy for run in runs]
-            found = answer(self._backbone, strategies, self._datasets[name], part, root=self._root)
-        except Exception as error:
-            if len(runs) == 1:
-                runs[0].fail(error)
-                return
-            for run in runs:
-                self._ask_part(name, part, [run])
-            return
-        for run, records in zip(runs, found, strict=True):
-            self._append(run, name, records)
-
-    def _append(self, run: OpenRun, name: str, records: Sequence[SampleRecord]) -> None:
-        def append(run: OpenRun) -> None:
-            self._progress.advance(run.append(name, records), name)
-
-        run.attempt(append)

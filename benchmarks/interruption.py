@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from benchmarks.leader import leads
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -66,7 +68,8 @@ class Interruption:
         if self._number is not None:
             stop_now(number, frame)
         self._number = number
-        print("\nstopping after this batch; once more stops at once", file=sys.stderr, flush=True)
+        if leads():
+            print("\nstopping after this batch; once more stops at once", file=sys.stderr, flush=True)
 
 
 def replace_handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:

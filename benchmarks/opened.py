@@ -61,16 +61,17 @@ class OpenRun:
     Args:
         settings: of the run.
         material: what it is made from; runs that select the same samples for the same model share it.
+        shard: the number of a process that computes a part of the run for another one, which holds it.
 
     Attributes:
         pending: ids of the selected samples that are to be asked, by dataset; known after `check`.
         error: what ended it before its time.
     """
 
-    def __init__(self, settings: Settings, material: Material) -> None:
+    def __init__(self, settings: Settings, material: Material, *, shard: int | None = None) -> None:
         self.settings = settings
         self.datasets = material.datasets
-        self.folder = RunFolder(settings.folder)
+        self.folder = RunFolder(settings.folder, shard=shard)
         self.pending: dict[str, list[str]] = {}
         self.error: BaseException | None = None
         self._origin = {
@@ -147,6 +148,10 @@ class OpenRun:
         new = [record for record in records if str(record.sample_id) in wanted]
         self.folder.append(dataset, new)
         return len(new)
+
+    def absorb(self) -> None:
+        """Takes over what other processes have computed for this one."""
+        self.folder.absorb()
 
     def finish_dataset(self, dataset: Dataset) -> None:
         """Writes the result files of a dataset of which something was computed."""

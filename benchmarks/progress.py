@@ -8,13 +8,16 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from benchmarks.leader import leads
+
 _SECONDS_BETWEEN_LINES = 60.0
 
 
 class Progress:
     """Counts finished samples on stderr, with samples per second and the time left.
 
-    On a terminal it is one bar. Elsewhere it writes a line as each dataset ends, and one a minute in between.
+    On a terminal it is one bar. Elsewhere it writes a line as each dataset ends, and one a minute in between. Of
+    several processes that share a run only the leading one tells how far it is.
 
     Args:
         total: samples to compute.
@@ -50,6 +53,8 @@ class Progress:
             self._line(f"{dataset} done")
 
     def _line(self, dataset: str) -> None:
+        if not leads():
+            return
         self._last_line = time.monotonic()
         rate = self._done / max(self._last_line - self._started, 1e-9)
         left = tqdm.format_interval((self._total - self._done) / rate) if rate else "?"
@@ -58,4 +63,4 @@ class Progress:
 
 
 def _on_terminal() -> bool:
-    return sys.stderr.isatty()
+    return sys.stderr.isatty() and leads()

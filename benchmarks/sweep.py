@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from benchmarks.command_line import Status, choices_of, complain, is_expected, jobs
+from benchmarks.leader import leads
 from benchmarks.loggers import name_group
 from lookm.errors import LookmError
 
@@ -67,6 +68,8 @@ class Sweep(Callback):
         if config.hydra.sweeper._target_ != _BASIC_SWEEPER:
             return
         settings = [_settings_of(config, overrides) for overrides in job_overrides(config)]
+        if not leads():
+            return
         check_runs(settings)
         name_group(config.hydra.overrides.task)
         self._runs = list({one.folder: one for one in settings}.values())

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import run
-from benchmarks import grouped, loading
+from benchmarks import group, loading
 from benchmarks.command_line import Status
 from benchmarks.keys import KEYS
 from tests.conftest import Command
@@ -62,9 +62,9 @@ def test_wrong_input_is_one_line_and_status_2(
 
 def test_the_keys_that_messages_name_are_those_of_the_configuration() -> None:
     config = OmegaConf.load(ROOT / "configs" / "config.yaml")
-    groups = [next(iter(item)) for item in config.defaults if item != "_self_"]
+    chosen = [next(iter(item)) for item in config.defaults if item != "_self_"]
     own = {key for key in config if key not in ("defaults", "hydra")}
-    assert set(KEYS) == own | {group for group in groups if not group.startswith("override")}
+    assert set(KEYS) == own | {name for name in chosen if not name.startswith("override")}
 
 
 def test_a_run_writes_its_folder_and_nothing_else(
@@ -103,7 +103,7 @@ def test_ctrl_c_says_how_to_go_on(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(grouped, "answer", interrupt)
+    monkeypatch.setattr(group, "answer", interrupt)
     assert command() == Status.INTERRUPTED
     assert "interrupted; the same command goes on from here" in capfd.readouterr().err
 
@@ -135,14 +135,14 @@ def test_a_sweep_ends_in_one_comparison(
 def test_a_job_that_crashes_does_not_take_the_others_along(
     command: Command, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = grouped.answer
+    real = group.answer
 
     def crash(backbone, strategies, *rest, **named):  # type: ignore[no-untyped-def]
         if any(strategy.name == "h2o" for strategy in strategies):
             raise RuntimeError("the GPU fell off")
         return real(backbone, strategies, *rest, **named)
 
-    monkeypatch.setattr(grouped, "answer", crash)
+    monkeypatch.setattr(group, "answer", crash)
     assert command("-m", "strategy=h2o,tp") == Status.CRASHED
     told = capfd.readouterr()
     assert "RuntimeError: the GPU fell off" in told.err

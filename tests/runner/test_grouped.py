@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import asking, grouped, reading
+from benchmarks import asking, group, reading
 from benchmarks.comparison import timeless
 from benchmarks.grouped import attempt_group, parts, run_group
 from benchmarks.runner import run
@@ -149,7 +149,7 @@ def test_a_folder_made_from_something_else_fails_its_run_only(settings_of: MakeS
 
 def test_a_run_whose_folder_vanishes_fails_alone(settings_of: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = several(settings_of)
-    real = grouped.answer
+    real = group.answer
 
     def vanish(*arguments: Any, **named: Any) -> Any:
         if not (settings[1].results_dir / "was here").exists():
@@ -158,7 +158,7 @@ def test_a_run_whose_folder_vanishes_fails_alone(settings_of: MakeSettings, monk
             settings[1].folder.touch()
         return real(*arguments, **named)
 
-    monkeypatch.setattr(grouped, "answer", vanish)
+    monkeypatch.setattr(group, "answer", vanish)
     results = attempt_group(settings)
     assert isinstance(results[1], LookmError)
     assert "\n" not in str(results[1])

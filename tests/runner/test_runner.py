@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import grouped
+from benchmarks import group
 from benchmarks.loading import load_backbone
 from benchmarks.milebench import score_predictions
 from benchmarks.preparation import Dataset
@@ -150,12 +150,12 @@ def test_resuming_ends_in_the_files_of_an_undisturbed_run(
         asked.append(encoded.samples[0].sample_id)
         return real(backbone, strategies, dataset, encoded, **named)
 
-    real = grouped.answer
-    monkeypatch.setattr(grouped, "answer", interrupted)
+    real = group.answer
+    monkeypatch.setattr(group, "answer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(replace(settings, overwrite=True))
     assert json.loads((settings.folder / "run.json").read_text())["state"] == "interrupted"
-    monkeypatch.setattr(grouped, "answer", real)
+    monkeypatch.setattr(group, "answer", real)
     assert run(settings).computed == 6
     assert {info.dataset: timeless(settings, info.dataset) for info in DATASETS} == undisturbed
     assert (settings.folder / ROUGE / "pred.json").read_bytes() == predictions
