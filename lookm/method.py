@@ -7,10 +7,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lookm.errors import BudgetError
 from lookm.eviction import heavy_hitters_key, prior_positions, with_recent
 from lookm.importance import Needs, Statistics
 from lookm.merging import KeptSet, Merge
+from lookm.prompt import on_host
 from lookm.strategy import Strategy
 
 TextPrior = Literal["off", "union", "strict"]
@@ -60,11 +60,12 @@ class LookM(Strategy):
         important = prior_positions(statistics.column_sums()[:, :past], first, self._slots(is_image))
         return with_recent(important, statistics.length, recent)
 
-    def check_kept(self, kept: Tensor, is_image: Tensor, heads: int) -> None:
-        super().check_kept(kept, is_image, heads)
-        kept_text = (~is_image)[kept].sum(1)
-        if self.text_prior == "union" and bool((kept_text != (~is_image).sum()).any()):
-            raise BudgetError(f"{self.name} evicted text, which the union text prior keeps")
+    def broken_promises(self, kept: Tensor, is_image: Tensor) -> list[tuple[Tensor, str]]:
+        promises = super().broken_promises(kept, is_image)
+        if self.text_prior == "union":
+            kept_text = (~is_image)[kept.clamp(0, is_image.numel() - 1)].sum(1)
+            promises.append(((kept_text != (~is_image).sum()).any(), "evicted text, which the union text prior keeps"))
+        return promises
 
     def merge_into(self, kept_set: KeptSet) -> tuple[Tensor, Tensor]:
         return kept_set.merged(self.merge, self.semantics)
@@ -79,4 +80,4 @@ class LookM(Strategy):
         recent, important = self.window_sizes(is_image.numel())
         if self.text_prior != "union":
             return important
-        return max(important, int((~is_image[: is_image.numel() - recent]).sum()))
+        return max(important, int((~on_host(is_image)[: is_image.numel() - recent]).sum()))

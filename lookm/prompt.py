@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 from transformers import PretrainedConfig
 
 from lookm.errors import LookmError
@@ -35,6 +36,19 @@ class Prompt:
     def row_is_image(self, row: int) -> Tensor:
         """(L_row,) bool, padding left out."""
         return self.is_image[row, self.starts[row] :]
+
+
+_host_copies: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def on_host(is_image: Tensor) -> Tensor:
+    """`is_image` on the CPU, copied once a tensor: layers that are handed the same one wait for the device once."""
+    if is_image.device.type == "cpu":
+        return is_image
+    copy = _host_copies.get(is_image)
+    if copy is None:
+        copy = _host_copies[is_image] = is_image.cpu()
+    return copy
 
 
 def image_token_ids(config: PretrainedConfig) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from lookm.errors import BudgetError
 from lookm.importance import Needs, Statistics, attention_statistics
 from lookm.merging import KeptSet
 from lookm.stopwatch import Mark, Stopwatch
@@ -94,11 +95,12 @@ def compress_many(
         needs = joined_needs(strategies, is_image)
         statistics = attention_statistics(queries, keys, needs, scaling=scaling, log_sum_exp=log_sum_exp)
     lap.ends("statistics")
-    for members in groups.values():
-        kept = strategies[members[0]].keep(statistics, is_image)
-        for index in members:
-            strategies[index].check_kept(kept, is_image, heads)
-        lap.ends("choice")
+    choices = {key: strategies[members[0]].keep(statistics, is_image) for key, members in groups.items()}
+    checked = [(strategies[index], choices[key]) for key, members in groups.items() for index in members]
+    check_choices(checked, is_image, heads)
+    lap.ends("choice")
+    for key, members in groups.items():
+        kept = choices[key]
         kept_set = KeptSet(keys, values, kept)
         for index in members:
             rows[index] = CompressedRow(*strategies[index].merge_into(kept_set), kept)
@@ -111,6 +113,23 @@ def joined_needs(strategies: Sequence["Strategy"], is_image: Tensor) -> Needs:
     length = is_image.numel()
     evicting = (strategy for strategy in strategies if strategy.promised_tokens(is_image) < length)
     return reduce(or_, (strategy.needs(length) for strategy in evicting), Needs())
+
+
+def check_choices(choices: Sequence[tuple["Strategy", Tensor]], is_image: Tensor, heads: int) -> None:
+    """`Strategy.check_kept` for several choices of one prompt, waiting for the device once."""
+    suspicions = []
+    for strategy, kept in choices:
+        promised = strategy.promised_tokens(is_image)
+        if kept.shape != (heads, promised):
+            raise BudgetError(
+                f"{strategy.name} kept {tuple(kept.shape)} (heads, tokens) of {is_image.numel()} tokens; "
+                f"its definition promises {(heads, promised)}"
+            )
+        suspicions += [(wrong, f"{strategy.name} {said}") for wrong, said in strategy.broken_promises(kept, is_image)]
+    if suspicions:
+        for wrong, said in zip(torch.stack([wrong for wrong, _ in suspicions]).tolist(), suspicions, strict=True):
+            if wrong:
+                raise BudgetError(said[1])
 
 
 class _Lap:

@@ -7,10 +7,11 @@ from typing import Any, ClassVar, get_args
 
 from torch import Tensor
 
-from lookm.errors import BudgetError, LookmError
+from lookm.errors import LookmError
 from lookm.importance import Needs, Statistics
 from lookm.merging import KeptSet, Semantics
-from lookm.sharing import CompressedRow, compress_many
+from lookm.prompt import on_host
+from lookm.sharing import CompressedRow, check_choices, compress_many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,20 +118,17 @@ class Strategy(ABC):
         Raises:
             BudgetError: for another number of tokens, positions that are not ascending, or a missing recent window.
         """
-        length, promised = is_image.numel(), self.promised_tokens(is_image)
-        if kept.shape != (heads, promised):
-            raise BudgetError(
-                f"{self.name} kept {tuple(kept.shape)} (heads, tokens) of {length} tokens; "
-                f"its definition promises {(heads, promised)}"
-            )
-        if promised == 0:
-            return
-        recent = self.promised_recent(length)
-        ascending = (kept.diff(dim=1) > 0).all() & (kept[:, 0] >= 0).all() & (kept[:, -1] < length).all()
-        if not bool(ascending & (recent == 0 or (kept[:, promised - recent] == length - recent).all())):
-            raise BudgetError(
-                f"{self.name} kept positions that are not ascending, or not the last {recent} of {length} tokens"
-            )
+        check_choices([(self, kept)], is_image, heads)
+
+    def broken_promises(self, kept: Tensor, is_image: Tensor) -> list[tuple[Tensor, str]]:
+        """What could be wrong with kept positions (Hkv, K) of the promised number: a bool scalar and what to say."""
+        length, recent = is_image.numel(), self.promised_recent(is_image.numel())
+        if kept.shape[1] == 0:
+            return []
+        wrong = (kept.diff(dim=1) <= 0).any() | (kept[:, 0] < 0).any() | (kept[:, -1] >= length).any()
+        if recent:
+            wrong |= (kept[:, kept.shape[1] - recent] != length - recent).any()
+        return [(wrong, f"kept positions that are not ascending, or not the last {recent} of {length} tokens")]
 
     def merge_into(self, kept_set: KeptSet) -> tuple[Tensor, Tensor]:
         """Make the kept cache of one prompt, keys (Hkv, K, D) and values (Hkv, K, Dv); without merging, a gather."""
@@ -138,7 +136,7 @@ class Strategy(ABC):
 
     def _keeps_all(self, is_image: Tensor) -> bool:
         """The released code leaves prompts without images alone (SnapKV apart)."""
-        return self.semantics == "release" and not self.compresses_text_only and not bool(is_image.any())
+        return self.semantics == "release" and not self.compresses_text_only and not bool(on_host(is_image).any())
 
     def compress_row(
         self, queries: Tensor, keys: Tensor, values: Tensor, is_image: Tensor, *, scaling: float | None = None

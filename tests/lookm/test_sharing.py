@@ -111,7 +111,7 @@ def test_stages_collect_where_the_time_went() -> None:
     layer = random_layer(200, runs=[20, 150])
     for _ in range(2):
         compress_many([load_strategy("tp_pmerge"), load_strategy("snapkv")], *_row(layer), stages=stages)
-    assert len(stages.statistics.spans) == 2
-    assert len(stages.choice.spans) == len(stages.merge.spans) == 4
+    assert len(stages.statistics.spans) == len(stages.choice.spans) == 2
+    assert len(stages.merge.spans) == 4  # of the two kept sets apart
     for stage in (stages.statistics, stages.choice, stages.merge):
         assert stage.milliseconds() > 0
