@@ -113,7 +113,7 @@ def curve_chart(scene: Scene) -> Chart | None:
         chance = next(item.chance for item in scene.columns if item.name == column)
         if chance is not None:
             _level(figure, 100 * chance, "chance", "dot")
-        budgets = sorted({100 * row.budget for row in scene.rows if not row.is_full})
+        budgets = sorted({100 * row.budget for row in scene.rows if not row.is_full and row.alpha1 == row.alpha2})
         figure.update_layout(
             height=440,
             xaxis={"title": {"text": "nominal budget α1 + α2, % of the prompt"}, "type": "log", "tickvals": budgets},
@@ -124,7 +124,8 @@ def curve_chart(scene: Scene) -> Chart | None:
 
     note = (
         "Official protocol. Bars: the full cache's score plus the 95 % interval of the paired difference from it. "
-        "Budgets with α1 ≠ α2 can be switched on in the legend."
+        "Budgets with α1 ≠ α2 can be switched on in the legend. A text prior that keeps all text can keep more than "
+        "the nominal budget: see the realised ones under Audit, and the bytes under Costs."
     )
     return make_chart("curves", "Score against budget", note, "column", by_column(scene, draw))
 
