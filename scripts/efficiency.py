@@ -1,0 +1,173 @@
+"""Measure what the paper's Table 4 measures and what compressing costs, on the CPU or a GPU, into results/efficiency/.
+
+    python -m scripts.efficiency --device cuda
+    python -m scripts.efficiency --device cpu --parts sweep prefill
+    python -m scripts.efficiency --quick --output /tmp/try
+
+Parts: decode (ms/token and key/value bytes by budget, prompt length and batch, beside the paper's row and the
+bandwidth floor), prefill (compressed against plain SDPA and eager attention, time and peak memory), split (vision,
+prefill, statistics, choice, merge, decode), sweep (the eleven rows of Table 1 together against the full-cache row
+alone and eleven single runs), capacity (the largest batch in a given memory, and its tokens/s).
+
+Every part has a JSON, a text and (with matplotlib) a picture in a folder of the device's name. A part that is there
+with the same sizes is not measured again. On a GPU the model is a randomly initialised LLaVA-7B in full size, on a CPU
+a scaled-down one. Needs torch, transformers and PyYAML; no data, no weights.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.files import write_json, write_text
+from benchmarks.provenance import hardware, versions
+from lookm.errors import LookmError
+from scripts.measuring.capacity import largest_batches
+from scripts.measuring.decode import decode_grid
+from scripts.measuring.plot import picture
+from scripts.measuring.prefill import prefill_overheads
+from scripts.measuring.shapes import SHAPES
+from scripts.measuring.split import time_split
+from scripts.measuring.table1 import sweep_costs
+from scripts.measuring.workplace import Sizes, Workplace
+from scripts.measuring.writing import text_of
+
+PARTS: dict[str, tuple[str, Callable[[Workplace], Iterable[dict[str, Any]]]]] = {
+    "decode": ("Decode steps", decode_grid),
+    "prefill": ("Prefill", prefill_overheads),
+    "split": ("Where the time goes", time_split),
+    "sweep": ("Eleven rows from one prefill", sweep_costs),
+    "capacity": ("Largest batch in a given memory", largest_batches),
+}
+
+CPU = Sizes(
+    shape="small", lengths=(1024, 2048, 4096, 8192, 16384, 32768), batches=(1, 2, 4, 8, 16, 32, 64), table_length=3113,
+    length=4096, images=8, new_tokens=16, steps=8, repeats=5, memory=1 << 30,
+    tiny=((1, 8), (8, 8), (8, 32)),
+)  # fmt: skip
+GPU = replace(CPU, shape="llava7b", images=5, new_tokens=32, steps=16, memory=24 << 30, tiny=())
+QUICK = Sizes(
+    shape="nano", lengths=(64,), batches=(1, 2), table_length=80, length=96, images=2, new_tokens=3, steps=2, repeats=2,
+    memory=1 << 22, tiny=((1, 2),),
+)  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
+    command.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="default: all")
+    command.add_argument("--quick", action="store_true", help="tiny sizes, to try the script out")
+    command.add_argument("--output", type=Path, default=Path("results/efficiency"), help="default: %(default)s")
+    command.add_argument("--overwrite", action="store_true", help="measure again what is there")
+    sizes = command.add_argument_group("sizes (defaults depend on the device)")
+    sizes.add_argument("--shape", choices=list(SHAPES), help="model: llava7b on a GPU, small on a CPU")
+    sizes.add_argument("--lengths", type=int, nargs="+", help="prompt tokens of the decode grid, one prompt each")
+    sizes.add_argument("--batches", type=int, nargs="+", help="prompts of the decode grid, of --length tokens each")
+    sizes.add_argument("--table-length", type=int, help="prompt tokens of the paper's row; 3113 make its 1.52 GiB")
+    sizes.add_argument("--length", type=int, help="prompt tokens of prefills, sweeps, batches and the largest batch")
+    sizes.add_argument("--images", type=int, help="images of a prompt where the time is split")
+    sizes.add_argument("--new-tokens", type=int, help="tokens of an answer")
+    sizes.add_argument("--steps", type=int, help="decode steps of one run")
+    sizes.add_argument("--repeats", type=int, help="runs after the one for warming up")
+    sizes.add_argument("--memory-gib", type=float, help="memory of the largest batch, weights included")
+    return command
+
+
+def chosen_sizes(arguments: argparse.Namespace, device: torch.device) -> Sizes:
+    """The device's sizes with what the command line says instead.
+
+    Raises:
+        LookmError: for a size below 1.
+    """
+    changes: dict[str, Any] = {}
+    for name in ("shape", "lengths", "batches", "table_length", "length", "images", "new_tokens", "steps", "repeats"):
+        value = getattr(arguments, name)
+        if value is None:
+            continue
+        smallest = min(value) if isinstance(value, list) else value
+        if isinstance(smallest, int) and smallest < 1:
+            raise LookmError(f"--{name.replace('_', '-')} {smallest} is no size; choose a positive number")
+        changes[name] = tuple(value) if isinstance(value, list) else value
+    if arguments.memory_gib is not None:
+        changes["memory"] = int(arguments.memory_gib * 2**30)
+    return replace(QUICK if arguments.quick else CPU if device.type == "cpu" else GPU, **changes)
+
+
+def is_measured(path: Path, sizes: dict[str, Any]) -> bool:
+    """Whether the part is there, complete and of these sizes."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["sizes"] == sizes
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def notes_of(place: Workplace) -> list[str]:
+    """What a reader of the part must know."""
+    notes = [f"model: {place.shape.note}; {str(place.dtype).removeprefix('torch.')}"]
+    if not place.on_gpu:
+        notes.append("no GPU: the full-size LLaVA-7B, bfloat16 and CUDA graphs are not measured here")
+    return notes
+
+
+def measure(part: str, place: Workplace, command: str) -> dict[str, Any]:
+    """Measure a part; lines on stderr say how far it is."""
+    title, rows_of = PARTS[part]
+    rows = []
+    for row in rows_of(place):
+        rows.append(row)
+        print(f"{part}: {len(rows)} measured", file=sys.stderr, flush=True)
+    return {
+        "part": part,
+        "title": title,
+        "command": command,
+        "sizes": json.loads(json.dumps(asdict(place.sizes))),
+        "hardware": hardware(str(place.device)),
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+        "bandwidth_bytes_per_second": round(place.bandwidth),
+        "notes": notes_of(place),
+        "rows": rows,
+    }
+
+
+def run(argv: list[str]) -> None:
+    """Measure what is asked for and not there yet; print all tables."""
+    arguments = parser().parse_args(argv)
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise LookmError(f"--device {arguments.device}: no GPU is available here; use --device cpu")
+    place = Workplace(device, chosen_sizes(arguments, device))
+    sizes = json.loads(json.dumps(asdict(place.sizes)))
+    folder = arguments.output / device.type
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in arguments.parts:
+        path = folder / f"{part}.json"
+        if arguments.overwrite or not is_measured(path, sizes):
+            result = measure(part, place, " ".join(["python -m scripts.efficiency", *argv]))
+            write_text(path.with_suffix(".txt"), text_of(result))
+            picture(result, path.with_suffix(".png"))
+            write_json(path, result)
+        else:
+            print(f"{part}: already measured in {path}; --overwrite measures it again", file=sys.stderr)
+        print(path.with_suffix(".txt").read_text(encoding="utf-8"))
+    print(f"Results: {folder}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0, or 2 with one line on stderr for wrong input."""
+    try:
+        run(sys.argv[1:] if argv is None else argv)
+    except LookmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

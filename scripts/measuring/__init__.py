@@ -1,0 +1,1 @@
+"""What `python -m scripts.efficiency` measures: one file per part."""

@@ -1,0 +1,133 @@
+"""Decode steps: milliseconds a token and key/value bytes by budget, prompt length and batch (the paper's Table 4).
+
+The time of a step depends on how many tokens a cache holds and not on which, so the caches of the grid hold random
+numbers, as many tokens as the budget says: 32,768 tokens × 64 prompts need no prefill.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList
+
+from lookm import Strategy
+from lookm.greedy import GreedyChoice
+from lookm.importance import Needs, Statistics
+from lookm.prompt import Prompt
+from lookm.step import DecodeStep, StaticStep
+from lookm.sweep_cache import SweepCache
+from scripts.measuring.clock import elapsed_ms, summary
+from scripts.measuring.workplace import Workplace, is_out_of_memory, skipped
+
+BUDGETS = (1.0, 0.2, 0.05)
+PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "efficiency.csv"
+WARM_UP = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recent(Strategy):
+    """Keep the last tokens: needs no statistics, so that a cache of any size is made at once."""
+
+    def needs(self, length: int) -> Needs:
+        return Needs()
+
+    def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
+        recent, _ = self.window_sizes(statistics.length)
+        length = statistics.length
+        return torch.arange(length - recent, length, device=is_image.device).expand(statistics.kv_heads, -1)
+
+
+def filled_cache(place: Workplace, batch: int, length: int, budget: float, new_tokens: int) -> SweepCache:
+    """A cache of `batch` rows that hold `budget` of a prompt of random numbers, with slots for new tokens."""
+    text = place.model.config.get_text_config()
+    prompt = Prompt((0,) * batch, torch.zeros(batch, length, dtype=torch.bool, device=place.device))
+    strategy = Recent(name="recent", alpha1=budget, alpha2=0.0)
+    cache = SweepCache([strategy], prompt, text.num_hidden_layers, new_tokens)
+    heads, size = text.num_key_value_heads, text.hidden_size // text.num_attention_heads
+    for layer in range(text.num_hidden_layers):
+        states = torch.randn(1, heads, length, size, device=place.device, dtype=place.dtype).expand(batch, -1, -1, -1)
+        cache.update(states, states, layer)
+        cache.compress(layer, states, None, None)
+    return cache
+
+
+def measured_step(place: Workplace, batch: int, length: int, budget: float, *, graph: bool) -> dict[str, Any]:
+    """Milliseconds of a decode step of so many rows, and what it reads."""
+    steps, repeats = place.sizes.steps, place.sizes.repeats
+    new_tokens = WARM_UP + steps * repeats
+    place.check_room(batch * (int(budget * length) + new_tokens) * place.token_bytes)
+    with place.compressing():
+        cache = filled_cache(place, batch, length, budget, new_tokens)
+        ids = torch.full((batch, 1), 5, device=place.device)
+        choice = GreedyChoice(LogitsProcessorList(), ids, new_tokens + 1, 0)
+        positions = torch.full((batch, 1), length - 1, device=place.device)
+        kind = StaticStep if graph else DecodeStep
+        step = kind(place.model, cache, choice, ids[:, 0], positions)
+        number = iter(range(new_tokens))
+        for _ in range(WARM_UP):
+            step.next(next(number))
+
+        def run() -> None:
+            for _ in range(steps):
+                step.next(next(number))
+
+        runs = [elapsed_ms(run, place.device) / steps for _ in range(repeats)]
+    kept = int(budget * length)
+    read = place.decoder_bytes + batch * (kept + new_tokens // 2) * place.token_bytes
+    floor = 1000 * read / place.bandwidth
+    times = summary(runs)
+    return {
+        **times,
+        "kept_tokens": kept,
+        "kv_bytes": batch * kept * place.token_bytes,
+        "read_bytes": read,
+        "floor_ms": round(floor, 4),
+        "times_floor": round(times["median_ms"] / floor, 3),
+        "tokens_per_second": round(1000 * batch / times["median_ms"], 2),
+    }
+
+
+def decode_grid(place: Workplace) -> Iterator[dict[str, Any]]:
+    """One record for each length, batch, budget and kind of step; what does not fit says so.
+
+    Yields:
+        The case, then what was measured, and `times_full`, its time by that of the full cache of the same case.
+    """
+    cases = [(place.sizes.table_length, 1), *((n, 1) for n in place.sizes.lengths)]
+    cases += [(place.sizes.length, batch) for batch in place.sizes.batches]
+    for length, batch in dict.fromkeys(cases):
+        for graph in (False, True) if place.on_gpu else (False,):
+            full = None
+            for budget in BUDGETS:
+                case = {"length": length, "batch": batch, "budget": budget, "graph": graph}
+                place.empty()
+                try:
+                    row = {**case, **measured_step(place, batch, length, budget, graph=graph)}
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    yield skipped(case, error)
+                    continue
+                full = row["median_ms"] if budget == 1.0 else full
+                yield {**row, "times_full": None if full is None else round(row["median_ms"] / full, 4)}
+
+
+def paper_rows() -> list[dict[str, Any]]:
+    """Table 4 of the paper: budget, decode ms/token, KV GiB, and the time by the full cache's."""
+    with PAPER.open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["table"] == "table4"]
+    full = next(float(row["decode_ms_per_token"]) for row in rows if row["strategy"] == "full")
+    return [
+        {
+            "budget": float(row["budget"]),
+            "decode_ms_per_token": float(row["decode_ms_per_token"]),
+            "kv_gib": float(row["kv_gib"]),
+            "times_full": round(float(row["decode_ms_per_token"]) / full, 4),
+            "hardware": row["hardware"],
+        }
+        for row in rows
+    ]
