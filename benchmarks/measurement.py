@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from benchmarks.planning import Estimate, PlannedRun
+from benchmarks.residence import resident_bytes
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def measure(runs: Sequence[PlannedRun], *, batches: int = 3, seed: int = 0) -> E
     total = sum(sum(lengths.values()) for lengths in tokens.values())
     share = [run.left / max(1, run.selected) for run in runs]
     on_gpu = first.device.startswith("cuda")
-    peak = torch.cuda.max_memory_allocated(first.device) if on_gpu else _process_peak()
+    peak = torch.cuda.max_memory_allocated(first.device) if on_gpu else resident_bytes("VmHWM")
     basis = (
         f"measured on {first.device}: {batches} batches of {backbone.batch_size}, {timed} prompt tokens; "
         f"the {len(datasets)} datasets have {total}",
@@ -84,9 +83,3 @@ def _prompt_tokens(dataset: Dataset, backbone: Backbone) -> dict[str, int]:
         n_tokens_per_image=backbone.n_tokens_per_image,
     )
     return {item.sample_id: item.tokens for item in prompts if isinstance(item, Prepared)}
-
-
-def _process_peak() -> float:
-    """Largest resident size that this process had, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)

@@ -73,7 +73,7 @@ def hardware(device: str) -> dict[str, Any]:
 def digest(value: Any) -> str:
     """First 16 hexadecimal digits of the SHA-256 of a JSON value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def sample_digest(sample: Mapping[str, Any], instruction: str, image_dir: Path) -> str:

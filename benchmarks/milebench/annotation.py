@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -10,6 +11,7 @@ from typing import Any
 
 from lookm.errors import LookmError
 
+_HALVES = re.compile("[\ud800-\udfff]")
 QUESTION_TYPES = ("open-ended", "multi-choice")
 DEFAULT_ROOT = Path("data/MileBench")
 
@@ -95,6 +97,8 @@ def read_json(path: Path) -> Any:
         raise LookmError(f"{path}: broken JSON at {place}: {error.msg}; download or write it again") from None
     except UnicodeDecodeError as error:
         raise LookmError(f"{path}: not UTF-8 at byte {error.start}; download or write it again") from None
+    except ValueError:  # Python's limit of 4300 digits
+        raise LookmError(f"{path}: a number in it is too long to be read; download or write it again") from None
     except RecursionError:
         raise LookmError(f"{path}: JSON nested too deeply to be an annotation or predictions") from None
     except OSError as error:
@@ -171,11 +175,12 @@ def _is_object(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    """Whether it is a text that can be written: JSON can also spell halves of characters (`\\ud800`)."""
+    return isinstance(value, str) and not _HALVES.search(value)
 
 
 def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 def _is_filled_list(value: Any) -> bool:
@@ -183,7 +188,7 @@ def _is_filled_list(value: Any) -> bool:
 
 
 def _is_scalar(value: Any) -> bool:
-    return isinstance(value, (str, int, float))
+    return _is_text(value) or isinstance(value, int | float)
 
 
 def _is_index(count: int) -> Callable[[Any], bool]:
