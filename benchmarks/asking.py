@@ -117,7 +117,7 @@ def _sweep(backbone: Backbone, strategies: Sequence[Strategy], encoded: Encoded)
 def _tell(samples: int, strategies: int) -> None:
     """Says once for each size what was too much."""
     print(
-        f"out of memory with {samples} samples under {strategies} strategies at once; trying less "
+        f"out of memory with {samples} samples × {strategies} strategies at once; trying less "
         "(a smaller model.batch_size saves these tries)",
         file=sys.stderr,
         flush=True,
