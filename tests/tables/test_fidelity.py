@@ -1,0 +1,48 @@
+"""Claims about docs/fidelity.md: its numbers are those of the files it names."""
+
+import csv
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGE = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
+MINI = ROOT / "results" / "mini"
+
+
+def compared(name: str) -> dict[str, list[str]]:
+    """Run → its line of a file that `scripts.compare` wrote."""
+    lines = (MINI / name).read_text(encoding="utf-8").splitlines()
+    return {line.split()[0]: line.split() for line in lines if line.startswith("tiny-")}
+
+
+def test_the_effect_of_the_semantics_is_what_was_measured() -> None:
+    lines = compared("semantics.txt")
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \| (\S+)(?: \[(\S+), (\S+)\])?( [▲▼])? \| (\d+) % \|", PAGE, re.M
+    )
+    assert len(rows) == len(lines) == 10
+    for name, paper, release, difference, low, high, mark, changed in rows:
+        _, _, *measured = lines[f"tiny-mini-{name}-0.1-0.1-release-fp32"]
+        assert [paper, release] == measured[:2]
+        assert float(difference.replace("−", "-")) == float(measured[2])
+        if low:
+            assert [float(end.replace("−", "-")) for end in (low, high)] == [float(end) for end in measured[3:5]]
+        assert mark.strip() == (measured[5] if measured[5] in "▲▼" else "")
+        share = measured[6] if mark else measured[5]
+        assert int(changed) == round(float(share) + 1e-9)
+
+
+def test_table_6_keeps_what_the_page_says() -> None:
+    with (MINI / "table6-paper.csv").open(encoding="utf-8") as stream:
+        means = {line["strategy"]: line for line in csv.DictReader(stream) if line["column"] == "mean"}
+    scores = [f"{float(means[name]['score']):.1f}" for name in ("h2o", "snapkv", "roco", "tp_pmerge")]
+    kept = {name: f"{float(line['realised_budget']):.1f}" for name, line in means.items()}
+    assert f"keep {kept['h2o']} % of the tokens and score {scores[0]}, {scores[1]} and {scores[2]}" in PAGE
+    assert f"**{kept['tp_pmerge']} %**, twenty times as much, and scores {scores[3]}" in PAGE
+
+
+def test_no_small_difference_of_table_1_excludes_zero() -> None:
+    with (MINI / "table1-paper.csv").open(encoding="utf-8") as stream:
+        cells = [line for line in csv.DictReader(stream) if line["minus_full"] and line["column"] != "mean"]
+    assert len(cells) == 99
+    assert min(abs(float(line["minus_full"])) for line in cells if line["excludes_zero"] == "true") >= 10
