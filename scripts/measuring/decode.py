@@ -85,7 +85,7 @@ def measured_step(place: Workplace, batch: int, length: int, budget: float, *, g
         "kept_tokens": kept,
         "kv_bytes": batch * kept * place.token_bytes,
         "read_bytes": read,
-        "floor_ms": round(floor, 4),
+        "floor_ms": round(floor, 6),
         "times_floor": round(times["median_ms"] / floor, 3),
         "tokens_per_second": round(1000 * batch / times["median_ms"], 2),
     }

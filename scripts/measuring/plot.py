@@ -34,6 +34,11 @@ def draw_decode(part: Part, figure: Any) -> None:
                 marker="o",
             )
         axes.set(xscale="log", yscale="log", xlabel="prompt tokens" if over == "length" else "batch", ylabel="ms/step")
+        places = sorted({row[over] for row in chosen})
+        axes.set_xticks(places, [f"{place:,}" for place in places], fontsize=8)
+        axes.xaxis.minorticks_off()
+        for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            axis("{x:g}")
     left.set_title("one prompt")
     right.set_title("batches" if usual is None else f"batches of {usual:,} tokens")
     left.legend(title="budget", frameon=False)

@@ -71,7 +71,8 @@ def check_others(folder: Path) -> None:
     assert [variants[name]["peak_times_first"] for name in ("plain", "h2o", "eager")] == [1.0, 1.25, 1.5]
     split = {row["strategy"]: row for row in rows(folder, "split")}
     assert split["full"]["statistics_ms"] == split["full"]["merge_ms"] == 0 < split["full"]["vision_ms"]
-    assert min(split["tp_pmerge"][f"{stage}_ms"] for stage in ("statistics", "choice", "merge", "decode")) > 0
+    assert min(split["tp_pmerge"][f"{stage}_ms"] for stage in ("choice", "merge", "decode")) > 0
+    assert len({row["prefill_ms"] for row in split.values()}) == 1
     sweep = rows(folder, "sweep")
     assert [row["model"] for row in sweep] == ["tiny, trained", "nano"]
     assert all(row["answers_that_differ_from_single_runs"] == 0 and row["answers"] == 11 for row in sweep)
