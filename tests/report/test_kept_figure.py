@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.report.kept_figure import draw_kept, heat
+from benchmarks.specimen import Specimen
+from lookm import load_strategy
+from lookm.kept import KeptPositions
+from scripts.kept import main
+
+# Two images of 2 × 2 tokens among words.
+IS_IMAGE = torch.tensor([False, True, True, True, True, False, True, True, True, True, False])
+TOKENS = ("<s>", *["<image>"] * 4, " and\n", *["<image>"] * 4, " what")
+
+
+def specimen() -> Specimen:
+    images = (Image.new("RGB", (8, 8), "white"), Image.new("RGB", (8, 8), "blue"))
+    return Specimen("Small", "0", "N-1", "question", "truth", images, {}, TOKENS)
+
+
+def test_heat_is_warm_where_tokens_were_kept_and_dark_where_they_went() -> None:
+    white = Image.new("RGB", (8, 8), "white")
+    shown = heat(white, torch.tensor([1.0, 0.0, 0.0, 0.25]), side=8)
+    kept, gone, partly = shown[0, 0], shown[0, 7], shown[7, 7]
+    assert kept[0] > 0.9 > kept[2]  # orange
+    assert gone.max() < 0.4
+    assert gone.mean() < partly.mean() < kept.mean()
+    assert np.allclose(shown[:4, :4], kept)
+
+
+def test_one_line_a_strategy_with_its_words_and_pictures() -> None:
+    keeps = torch.tensor([[0, 3, 5, 10], [0, 1, 5, 10]])
+    found = [KeptPositions(load_strategy(name), IS_IMAGE, (keeps,)) for name in ("tp", "h2o")]
+    figure = draw_kept(specimen(), found, "a title")
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert texts[:2] == ["tp", "text 100%, images 12% kept"]
+    assert texts[2:7] == ["<s>", "▣", " and↵", "▣", " what"]
+    assert [len(axes.images) for axes in figure.axes] == [0, 2, 0, 2]
+
+
+def test_command_draws_and_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["benchmark.samples=1", "benchmark.most_images=14", f"data_dir={tmp_path}"]
+    output = tmp_path / "kept.png"
+    assert main(["--strategies", "tp,full", "--layer", "2", "--output", str(output), *small]) == 0
+    assert output.read_bytes().startswith(b"\x89PNG")
+    told = capsys.readouterr().out
+    assert "tp         keeps 100.0% of the text" in told
+    assert "full       keeps 100.0% of the text and 100.0% of the image tokens" in told
+    for arguments, message in [
+        (["--layer", "9"], "--layer 9 is none of the model's layers, 1 to 4"),
+        (["--strategies", "nope"], "strategy 'nope' is unknown"),
+        (["--output", "kept.doc"], "--output kept.doc is no picture"),
+    ]:
+        assert main([*arguments, *small]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {message}")
+        assert error.count("\n") == 1
