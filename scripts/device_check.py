@@ -4,8 +4,10 @@
 
 Every strategy in both semantics and every precision compresses the same random layers on the device and on the CPU
 (there in float32, from the same numbers); a small random model must generate the plain cache's tokens at a full budget,
-and each row of a left-padded batch the tokens of the row alone; and one prefill is timed and its peak memory read,
-plain and compressed. Exits with status 1 if a check fails. Needs torch, transformers and PyYAML only.
+and each row of a left-padded batch the tokens of the row alone; the kernels' log-sum-exp, fused statistics and matches
+are compared with plain torch, and two runs with each other, bit by bit; one layer's compression is timed by stage; and
+one prefill is timed and its peak memory read, plain and compressed. Exits with status 1 if a check fails. Needs torch,
+transformers and PyYAML only, and Triton for its kernels.
 """
 
 import argparse
@@ -23,13 +25,16 @@ from benchmarks.files import write_json
 from benchmarks.provenance import hardware, versions
 from lookm import load_strategy, look_once, strategy_names
 from lookm.stopwatch import Mark
+from scripts.kernel_check import check_determinism, check_kernels, measure_layer
 
 SHAPES: dict[str, dict[str, int]] = {
     "small": {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8},
     "llava7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
 }
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 4e-3}
-MEASURED = ("plain", "h2o", "snapkv", "roco", "tp_pmerge")
+MEASURED = ("plain", "full", "h2o", "snapkv", "roco", "p_merge", "tp_pmerge")
+IMAGE = 999
+"""The image token's id in measured prompts."""
 
 
 def random_layer(length: int, dtype: torch.dtype, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -108,7 +113,9 @@ def measure_prefill(device: str, shape: str, length: int, repeats: int) -> dict[
     config = LlamaConfig(vocab_size=1000, max_position_embeddings=length, **SHAPES[shape])  # type: ignore[arg-type]
     with torch.device(device):
         model = LlamaForCausalLM._from_config(config, dtype=dtype).eval()
-    ids = torch.randint(3, 1000, (1, length), device=device)
+    model.config.image_token_id = IMAGE
+    ids = torch.randint(3, IMAGE, (1, length), device=device)
+    ids[:, torch.arange(length, device=device) % 640 >= 64] = IMAGE  # 576 tokens an image, 64 of text before each
     results: dict[str, Any] = {}
     for name in MEASURED:
         times, peak = [], None
@@ -145,6 +152,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     layers = [row for dtype in TOLERANCE for row in check_layers(arguments.device, dtype, 1200)]
     generation = [row for dtype in (torch.float32, torch.bfloat16) for row in check_generation(arguments.device, dtype)]
+    kernels = [row for dtype in TOLERANCE for row in check_kernels(arguments.device, dtype, 1200)]
+    repeated = [row for dtype in TOLERANCE for row in check_determinism(arguments.device, dtype, 1200)]
+    heads = SHAPES[arguments.shape]["num_attention_heads"]
+    size = SHAPES[arguments.shape]["hidden_size"] // heads
+    layer = measure_layer(arguments.device, heads, size, arguments.length, arguments.repeats)
     measured = measure_prefill(arguments.device, arguments.shape, arguments.length, arguments.repeats)
     result = {
         "command": " ".join(["python -m scripts.device_check", *(sys.argv[1:] if argv is None else argv)]),
@@ -152,13 +164,22 @@ def main(argv: list[str] | None = None) -> int:
         "versions": versions(),
         "layers": layers,
         "generation": generation,
+        "kernels": kernels,
+        "determinism": repeated,
+        "layer": layer,
         "measured": measured,
     }
     write_json(arguments.output, result)
-    failed = [row for row in [*layers, *generation] if not row["passed"]]
-    print(f"{len(layers) + len(generation)} checks, {len(failed)} failed")
+    checks = [*layers, *generation, *kernels, *repeated]
+    failed = [row for row in checks if not row["passed"]]
+    print(f"{len(checks)} checks, {len(failed)} failed")
     for row in failed:
         print("failed:", json.dumps(row))
+    print(f"one layer: attention {layer['attention_ms']:.2f} ms")
+    for name in ("tp_pmerge", "eleven"):
+        print(
+            f"{name:<10}" + ", ".join(f"{stage.removesuffix('_ms')} {ms:.2f} ms" for stage, ms in layer[name].items())
+        )
     for name, row in measured["prefill"].items():
         print(f"{name:<10}{row['median_ms']:>10.1f} ms{row['times_plain']:>8.2f} × plain")
     return 1 if failed else 0

@@ -20,6 +20,9 @@ def test_all_checks_pass_on_this_device_and_the_file_says_where(
     result = json.loads(output.read_text())
     assert result["hardware"]["processor"]
     assert {row["strategy"] for row in result["layers"]} == {row["strategy"] for row in result["generation"]}
+    assert all(row["log_sum_exp_told"] and not row["fused"] for row in result["kernels"])  # no Triton on the CPU
+    assert {row["strategy"] for row in result["determinism"]} == {row["strategy"] for row in result["layers"]}
+    assert set(result["layer"]["eleven"]) == {"statistics_ms", "choice_ms", "merge_ms"}
     assert set(result["measured"]["prefill"]) == set(device_check.MEASURED)
     assert ", 0 failed" in capsys.readouterr().out
 
@@ -28,7 +31,11 @@ def test_a_failed_check_is_the_exit_status(tmp_path: Path, monkeypatch: pytest.M
     failed = [{"strategy": "h2o", "passed": False}]
     monkeypatch.setattr(device_check, "check_layers", lambda *args: failed)
     monkeypatch.setattr(device_check, "check_generation", lambda *args: [])
+    for nothing in ("check_kernels", "check_determinism"):
+        monkeypatch.setattr(device_check, nothing, lambda *args: [])
     monkeypatch.setattr(device_check, "measure_prefill", lambda *args: {"prefill": {}})
+    layer = {"attention_ms": 0.0, "tp_pmerge": {}, "eleven": {}}
+    monkeypatch.setattr(device_check, "measure_layer", lambda *args: layer)
     assert device_check.main(["--device", "cpu", "--output", str(tmp_path / "check.json")]) == 1
 
 
