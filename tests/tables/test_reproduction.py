@@ -27,10 +27,10 @@ def folders(tmp_path: Path) -> Folders:
     return Folders(tmp_path)
 
 
-@pytest.fixture
-def experiment(folders: Folders) -> Experiment:
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
     searchpath = f"hydra.searchpath=[file://{OWN_CONFIGS}]"
-    return read_experiment("table1", [searchpath, "model=random", "benchmark=small", f"data_dir={folders.root}"])
+    return read_experiment("table1", [searchpath, "model=random", "benchmark=small"])
 
 
 def half(dataset: str, number: int) -> str:
