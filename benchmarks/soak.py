@@ -59,8 +59,15 @@ class Kills:
     differences: tuple[str, ...]
 
 
-def load(settings: Settings, *, every: float = 1.0) -> Load:
-    """Computes a run from its beginning and watches its memory.
+def load(settings: Settings, rounds: int, *, every: float = 1.0) -> Load:
+    """Computes the same run again and again, in folders of their own, and watches the memory of this process.
+
+    The work of every round is the same, so that memory which grows from round to round is memory that is lost.
+
+    Args:
+        settings: of the run; rounds are in the folders `1`, `2` … of its folder of results.
+        rounds: how often.
+        every: seconds between two looks at the memory.
 
     Raises:
         LookmError: as `run`.
@@ -69,14 +76,14 @@ def load(settings: Settings, *, every: float = 1.0) -> Load:
     from benchmarks.runner import run
 
     load_backbone(settings)
-    began = time.monotonic()
+    began, computed, failed = time.monotonic(), 0, 0
     with Residence(every) as residence:
-        outcome = run(settings)
+        for number in range(1, rounds + 1):
+            outcome = run(replace(settings, results_dir=settings.results_dir / str(number)))
+            computed, failed = computed + outcome.computed, failed + outcome.failed
     seconds = time.monotonic() - began
-    per_second = outcome.computed / seconds
-    return Load(
-        outcome.computed, outcome.failed, seconds, tuple(residence.samples), residence.growth() / max(per_second, 1e-9)
-    )
+    growth = residence.growth() * seconds / max(1, computed)
+    return Load(computed, failed, seconds, tuple(residence.samples), growth)
 
 
 def kill_often(

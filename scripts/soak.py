@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 OUTPUT = Path("results/reliability")
 _DATASETS = 12  # of the mini benchmark
+_ROUNDS = 8
 _FLAT = 4096.0  # bytes per sample: below, 100,000 samples stay within 0.4 GB
 
 
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         "bytes. Results go to --output as JSON and PNG; the runs themselves to a temporary folder.",
         epilog="Exit status: 0 all well, 1 memory grew, samples failed or bytes differ, 2 wrong input.",
     )
-    parser.add_argument("--samples", type=int, default=0, metavar="N", help="samples of one long run, rounded up to 12")
+    parser.add_argument("--samples", type=int, default=0, metavar="N", help="ask so many, in 8 rounds over 12 datasets")
     parser.add_argument("--kills", type=int, default=0, metavar="N", help="kill runs of 24 samples so often (SIGKILL)")
     parser.add_argument("--seed", type=int, default=0, help="draws the moments of the kills (0)")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="FOLDER", help=f"where results go ({OUTPUT})")
@@ -70,11 +71,11 @@ def _settings(options: argparse.Namespace, folder: Path, *overrides: str) -> Set
 def _load(options: argparse.Namespace) -> bool:
     from benchmarks.soak import draw, load
 
-    if options.samples < _DATASETS:
-        raise LookmError(f"--samples is {options.samples}; give at least {_DATASETS}")
+    if options.samples < _DATASETS * _ROUNDS:
+        raise LookmError(f"--samples is {options.samples}; give at least {_DATASETS * _ROUNDS}")
+    each = -(-options.samples // (_DATASETS * _ROUNDS))
     with tempfile.TemporaryDirectory() as folder:
-        number = -(-options.samples // _DATASETS)
-        result = load(_settings(options, Path(folder), f"benchmark.samples={number}"))
+        result = load(_settings(options, Path(folder), f"benchmark.samples={each}"), _ROUNDS)
     write_json(options.output / "soak.json", result.to_dict())
     sizes = [size / 2**20 for _, size in result.memory]
     title = f"{result.samples} samples, {result.growth / 1024:+.2f} KiB per sample in the second half"
