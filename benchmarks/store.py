@@ -146,7 +146,9 @@ class RunFolder:
         merged = {"format": FORMAT, **self._about}
         for name, value in values.items():
             old = merged.get(name)
-            merged[name] = {**old, **value} if isinstance(old, dict) and name in ("data", "results") else value
+            if name in ("data", "results"):  # sorted: datasets are not always finished in the same order
+                value = dict(sorted({**(old if isinstance(old, dict) else {}), **value}.items()))
+            merged[name] = value
         with self.hold(), writing(self.path):
             self._lock.check()
             write_json(self.path / "run.json", merged)

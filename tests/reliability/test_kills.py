@@ -11,13 +11,14 @@ import pytest
 
 from benchmarks.comparison import difference, timeless
 from benchmarks.crashes import killed_after, killed_at
+from benchmarks.files import read_json, write_json
 from benchmarks.records import SampleRecord, mend_records, read_records
 from benchmarks.runner import run
 from benchmarks.settings import Settings
 from benchmarks.store import LOCKS
 from lookm.errors import LookmError
 from tests.runner.conftest import MakeSettings
-from tests.runner.small_benchmark import NEEDLE
+from tests.runner.small_benchmark import DATASETS, NEEDLE
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -104,6 +105,17 @@ def timeless_or_none(settings: Settings) -> bool:
         return f"{NEEDLE}/pred.json" in timeless(settings.folder)
     except LookmError:
         return False
+
+
+def test_datasets_that_end_in_another_order_leave_the_same_bytes(settings_of: MakeSettings, tmp_path: Path) -> None:
+    settings = settings_of("limit=1")
+    reference = undisturbed(settings, tmp_path)
+    run(settings)
+    about = read_json(settings.folder / "run.json")
+    del about["results"][DATASETS[0].dataset]  # killed after its last sample, before its results
+    write_json(settings.folder / "run.json", {**about, "state": "running"})
+    run(settings)
+    assert difference(settings.folder, reference.folder) == ""
 
 
 def test_cut_at_any_byte_a_run_computes_its_last_sample_again(settings_of: MakeSettings, tmp_path: Path) -> None:
