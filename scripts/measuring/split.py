@@ -79,13 +79,16 @@ def time_split(place: Workplace) -> Iterator[dict[str, Any]]:
     """
     cases = {name: [load_strategy(name)] for name in ("full", "h2o", "snapkv", "tp_pmerge")}
     cases["all eleven"] = [load_strategy(name) for name in strategy_names()]
-    plain = None
-    for name, strategies in cases.items():
-        one_split(place, strategies)
-        runs = [one_split(place, strategies) for _ in range(place.sizes.repeats)]
+    rounds: list[dict[str, dict[str, float]]] = []
+    for _ in range(1 + place.sizes.repeats):  # the first warms up; all cases in turns, so that drifts meet all of them
+        splits = {name: one_split(place, strategies) for name, strategies in cases.items()}
+        for split in splits.values():
+            split["statistics"] += split["prefill"] - splits["full"]["prefill"]
+        rounds.append(splits)
+    plain = statistics.median(splits["full"]["prefill"] for splits in rounds[1:])
+    for name in cases:
+        runs = [splits[name] for splits in rounds[1:]]
         medians = {stage: statistics.median(run[stage] for run in runs) for stage in (*STAGES, "total")}
-        plain = medians["prefill"] if plain is None else plain
-        medians["statistics"] += medians["prefill"] - plain
         medians["prefill"] = plain
         yield {
             "strategy": name,
