@@ -108,18 +108,20 @@ def kill_often(
     run(reference)  # loads the model, which the children inherit
     began = time.monotonic()
     run(replace(settings, results_dir=folder / "timed"))
-    seconds = time.monotonic() - began
+    longest = time.monotonic() - began
     moments, made, finished = random.Random(seed), 0, 0
     differences: list[str] = []
     while made < kills or finished == 0:
         current = replace(settings, results_dir=folder / f"killed{finished}")
-        if killed_after(lambda current=current: run(current), moments.uniform(0, seconds)):  # type: ignore[misc]
+        if killed_after(lambda current=current: run(current), moments.uniform(0, longest)):  # type: ignore[misc]
             made += 1
+            longest *= 1.1  # the moments follow the machine's speed: about every second child is to be killed
             continue
         found = difference(current.folder, reference.folder)
         if found:
             differences.append(f"run {finished}: {found}")
         finished += 1
+        longest *= 0.8
         told(f"{made} kills, {finished} runs, {len(differences)} differ")
     return Kills(made, finished, tuple(differences))
 

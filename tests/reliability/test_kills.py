@@ -1,8 +1,6 @@
 """Killed at any instant, a run goes on and ends in the files of an undisturbed one."""
 
 import os
-import random
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.comparison import difference, timeless
-from benchmarks.crashes import killed_after, killed_at
+from benchmarks.crashes import killed_at
 from benchmarks.files import read_json, write_json
 from benchmarks.records import SampleRecord, mend_records, read_records
 from benchmarks.runner import run
 from benchmarks.settings import Settings
+from benchmarks.soak import kill_often
 from benchmarks.store import LOCKS
 from lookm.errors import LookmError
 from tests.runner.conftest import MakeSettings
@@ -43,21 +42,10 @@ def work_of(settings: Settings) -> Callable[[], object]:
 
 
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(settings_of: MakeSettings, tmp_path: Path) -> None:
-    settings = settings_of("model.batch_size=1", "limit=2")
-    reference = undisturbed(settings, tmp_path)
-    began = time.monotonic()
-    run(replace(settings, results_dir=tmp_path / "timed"))
-    seconds = time.monotonic() - began
-    moments, kills, finished = random.Random(6), 0, 0
-    while kills < KILLS or finished == 0:
-        current = replace(settings, results_dir=tmp_path / f"killed{finished}")
-        if killed_after(work_of(current), moments.uniform(0, seconds)):
-            kills += 1
-        else:
-            assert difference(current.folder, reference.folder) == ""
-            finished += 1
-    run(current)
-    assert difference(current.folder, reference.folder) == ""
+    result = kill_often(settings_of("model.batch_size=1", "limit=2"), tmp_path, KILLS, seed=6)
+    assert result.kills >= KILLS
+    assert result.runs >= 1
+    assert result.differences == ()
 
 
 def test_killed_before_every_step_on_the_disk_it_ends_in_the_same_bytes(
