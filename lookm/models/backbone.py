@@ -54,6 +54,19 @@ def padded_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.
 
 
 @dataclass(frozen=True)
+class ImageShape:
+    """What one image is to a model.
+
+    Attributes:
+        tokens: of the prompt, at most; those that mark its beginning and end are not counted.
+        patches: that the vision tower reads, CLS counted.
+    """
+
+    tokens: int
+    patches: int
+
+
+@dataclass(frozen=True)
 class EncodedImages:
     """Images as the model reads them.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from transformers import LlamaConfig
+from transformers import LlamaConfig, PreTrainedConfig
 
 from lookm.errors import LookmError
-from lookm.models.backbone import Backbone
+from lookm.models.backbone import Backbone, ImageShape
 from lookm.models.clip import clip_processor, mean_colour
 from lookm.models.intern_vit import InternViT, InternViTConfig
 from lookm.models.loading import Layout, load
@@ -73,20 +73,27 @@ def load_internvl(
     """
     text = template_text(template)
     origin = Source(**source)
-    model, tokenizer = load(_LAYOUT, full_size(), origin)
+    model, tokenizer = load(LAYOUT, full_size(), origin)
     return Backbone(
         name=origin.name,
         model=model,
         tokenizer=tokenizer,
         image_processor=clip_processor(SIDE, IMAGENET_MEAN, IMAGENET_STD),
         template=text,
-        n_tokens_per_image=(SIDE // model.config.vision_config.patch_size) ** 2,
+        n_tokens_per_image=image_shape(model.config).tokens,
         max_context_len=max_context_len,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         label=origin.labelled(label),
         background=mean_colour(IMAGENET_MEAN),
     )
+
+
+def image_shape(config: PreTrainedConfig) -> ImageShape:
+    """What an image is to the model of that configuration."""
+    vision: Any = config.vision_config
+    patches = (SIDE // vision.patch_size) ** 2
+    return ImageShape(patches, patches + 1)
 
 
 def full_size() -> InternVLChatConfig:
@@ -123,7 +130,7 @@ def _read_config(fields: dict[str, Any]) -> InternVLChatConfig:
     return InternVLChatConfig(text_config=text_config(fields), vision_config=InternViTConfig(**vision))
 
 
-_LAYOUT = Layout(
+LAYOUT = Layout(
     InternVLChat,
     "llava",
     _read_config,

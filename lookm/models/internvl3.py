@@ -9,14 +9,14 @@ from typing import Any
 
 from transformers import GotOcr2ImageProcessorPil, InternVLConfig, InternVLForConditionalGeneration
 
-from lookm.models.backbone import Backbone
+from lookm.models.backbone import Backbone, ImageShape
 from lookm.models.internvl import IMAGENET_MEAN, IMAGENET_STD
 from lookm.models.loading import Layout, load
 from lookm.models.source import Source
 from lookm.models.templates import template_text
 
 _AROUND = ("<img>", "</img>")
-_LAYOUT = Layout(InternVLForConditionalGeneration, "internvl", InternVLConfig.from_dict)
+LAYOUT = Layout(InternVLForConditionalGeneration, "internvl", InternVLConfig.from_dict)
 
 
 def load_internvl3(
@@ -37,7 +37,7 @@ def load_internvl3(
     """
     text = template_text(template)
     origin = Source(**source)
-    model, tokenizer = load(_LAYOUT, full_size(), origin)
+    model, tokenizer = load(LAYOUT, full_size(), origin)
     vision: Any = model.config.vision_config
     height, width = vision.image_size
     processor = GotOcr2ImageProcessorPil(
@@ -54,13 +54,20 @@ def load_internvl3(
         tokenizer=tokenizer,
         image_processor=processor,
         template=text,
-        n_tokens_per_image=model.config.image_seq_length + around,
+        n_tokens_per_image=image_shape(model.config).tokens + around,
         max_context_len=max_context_len,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         label=origin.labelled(label),
         around_image=_AROUND,
     )
+
+
+def image_shape(config: InternVLConfig) -> ImageShape:
+    """What an image is to the model of that configuration."""
+    vision: Any = config.vision_config
+    (height, width), (rows, columns) = vision.image_size, vision.patch_size
+    return ImageShape(config.image_seq_length, (height // rows) * (width // columns) + 1)
 
 
 def full_size() -> InternVLConfig:

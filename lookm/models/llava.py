@@ -5,13 +5,13 @@ from typing import Any
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from lookm.errors import LookmError
-from lookm.models.backbone import Backbone
+from lookm.models.backbone import Backbone, ImageShape
 from lookm.models.clip import clip_processor, mean_colour, vit_l_14_336
 from lookm.models.loading import Layout, load
 from lookm.models.source import Source
 from lookm.models.templates import template_text
 
-_LAYOUT = Layout(LlavaForConditionalGeneration, "llava", LlavaConfig.from_dict)
+LAYOUT = Layout(LlavaForConditionalGeneration, "llava", LlavaConfig.from_dict)
 _VICUNA: dict[str, dict[str, Any]] = {
     "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
     "13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
@@ -46,7 +46,7 @@ def load_llava(
     """
     text = template_text(template)
     origin = Source(**source)
-    model, tokenizer = load(_LAYOUT, full_size(size), origin)
+    model, tokenizer = load(LAYOUT, full_size(size), origin)
     vision: Any = model.config.vision_config
     return Backbone(
         name=origin.name,
@@ -54,13 +54,20 @@ def load_llava(
         tokenizer=tokenizer,
         image_processor=clip_processor(vision.image_size),
         template=text,
-        n_tokens_per_image=(vision.image_size // vision.patch_size) ** 2,
+        n_tokens_per_image=image_shape(model.config).tokens,
         max_context_len=max_context_len,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         label=origin.labelled(label),
         background=mean_colour(),
     )
+
+
+def image_shape(config: LlavaConfig) -> ImageShape:
+    """What an image is to the model of that configuration."""
+    vision: Any = config.vision_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    return ImageShape(patches, patches + 1)
 
 
 def full_size(size: str) -> LlavaConfig:

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, SiglipImageProcessorPil
 
-from lookm.models.backbone import Backbone, EncodedImages
+from lookm.models.backbone import Backbone, EncodedImages, ImageShape
 from lookm.models.clip import mean_colour
 from lookm.models.loading import Layout, load
 from lookm.models.source import Source
 from lookm.models.templates import template_text
 
 _HALF = (0.5, 0.5, 0.5)
-_LAYOUT = Layout(
+LAYOUT = Layout(
     LlavaOnevisionForConditionalGeneration,
     "llava_onevision",
     LlavaOnevisionConfig.from_dict,
@@ -60,7 +60,7 @@ def load_llava_onevision(
     """
     text = template_text(template)
     origin = Source(**source)
-    model, tokenizer = load(_LAYOUT, full_size(), origin)
+    model, tokenizer = load(LAYOUT, full_size(), origin)
     vision: Any = model.config.vision_config
     side = vision.image_size
     return OnevisionBackbone(
@@ -69,13 +69,20 @@ def load_llava_onevision(
         tokenizer=tokenizer,
         image_processor=SiglipImageProcessorPil(size={"height": side, "width": side}, resample=3),
         template=text,
-        n_tokens_per_image=(side // vision.patch_size) ** 2 + 1,
+        n_tokens_per_image=image_shape(model.config).tokens,
         max_context_len=max_context_len,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         label=origin.labelled(label),
         background=mean_colour(_HALF),
     )
+
+
+def image_shape(config: LlavaOnevisionConfig) -> ImageShape:
+    """What an image is to the model of that configuration."""
+    vision: Any = config.vision_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    return ImageShape(patches + 1, patches)
 
 
 def full_size() -> LlavaOnevisionConfig:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, PreTrainedConfig
 
 from lookm.errors import LookmError
-from lookm.models.backbone import Backbone
+from lookm.models.backbone import Backbone, ImageShape
 from lookm.models.clip import clip_processor, mean_colour, vit_l_14_336
 from lookm.models.ldpnet import GRID, LDPNetV2
 from lookm.models.loading import Layout, load
@@ -82,20 +82,26 @@ def load_mobilevlm(
     """
     text = template_text(template)
     origin = Source(**source)
-    model, tokenizer = load(_LAYOUT, full_size(), origin)
+    model, tokenizer = load(LAYOUT, full_size(), origin)
     return Backbone(
         name=origin.name,
         model=model,
         tokenizer=tokenizer,
         image_processor=clip_processor(model.config.vision_config.image_size),
         template=text,
-        n_tokens_per_image=GRID**2,
+        n_tokens_per_image=image_shape(model.config).tokens,
         max_context_len=max_context_len,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         label=origin.labelled(label),
         background=mean_colour(),
     )
+
+
+def image_shape(config: PreTrainedConfig) -> ImageShape:
+    """What an image is to the model of that configuration."""
+    vision: Any = config.vision_config
+    return ImageShape(GRID**2, (vision.image_size // vision.patch_size) ** 2 + 1)
 
 
 def full_size() -> MobileVLMConfig:
@@ -133,7 +139,7 @@ def _used_layers(vision: CLIPVisionConfig, fields: dict[str, Any]) -> CLIPVision
     return vision
 
 
-_LAYOUT = Layout(
+LAYOUT = Layout(
     MobileVLM,
     "mobilevlm",
     _read_config,

@@ -15,14 +15,14 @@ from PIL import Image
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from lookm.errors import LookmError
-from lookm.models.backbone import Backbone, EncodedImages
+from lookm.models.backbone import Backbone, EncodedImages, ImageShape
 from lookm.models.loading import Layout, load
 from lookm.models.source import Source
 from lookm.models.templates import template_text
 
 FEWEST_IMAGE_TOKENS = 4
 _AROUND = ("<|vision_start|>", "<|vision_end|>")
-_LAYOUT = Layout(Qwen2_5_VLForConditionalGeneration, "qwen2_5_vl", Qwen2_5_VLConfig.from_dict)
+LAYOUT = Layout(Qwen2_5_VLForConditionalGeneration, "qwen2_5_vl", Qwen2_5_VLConfig.from_dict)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def load_qwen2_5vl(
     if max_image_tokens < FEWEST_IMAGE_TOKENS:
         raise LookmError(f"max_image_tokens is {max_image_tokens}; an image has at least {FEWEST_IMAGE_TOKENS} tokens")
     origin = Source(**source)
-    model, tokenizer = load(_LAYOUT, full_size(), origin)
+    model, tokenizer = load(LAYOUT, full_size(), origin)
     vision: Any = model.config.vision_config
     side = vision.patch_size * vision.spatial_merge_size  # pixels per side of a token
     processor = Qwen2VLImageProcessorPil(
@@ -103,6 +103,12 @@ def load_qwen2_5vl(
         label=origin.labelled(label),
         around_image=_AROUND,
     )
+
+
+def image_shape(config: Qwen2_5_VLConfig, max_image_tokens: int) -> ImageShape:
+    """What an image of the largest size is to the model of that configuration."""
+    vision: Any = config.vision_config
+    return ImageShape(max_image_tokens, max_image_tokens * vision.spatial_merge_size**2)
 
 
 def full_size() -> Qwen2_5_VLConfig:

@@ -185,7 +185,7 @@ def test_made_up_weights_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatc
     def made(seed: int) -> dict[str, torch.Tensor]:
         torch.rand(seed)  # whatever was drawn before
         source = Source(name="llava7b", path="nowhere/at-all", weights="random", dtype="bfloat16", seed=seed)
-        return load(llava._LAYOUT, config, source)[0].state_dict()
+        return load(llava.LAYOUT, config, source)[0].state_dict()
 
     first, again, other = made(3), made(3), made(4)
     assert all(torch.equal(first[name], again[name]) for name in first)

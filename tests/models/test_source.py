@@ -111,7 +111,7 @@ def test_a_missing_weight_file_is_named(cache: Path) -> None:
 def test_pickled_weights_are_only_read_when_asked(tmp_path: Path) -> None:
     complete(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(LookmError, match="only as pytorch_model.*bin_weights=true"):
+    with pytest.raises(LookmError, match=r"only as pytorch_model.*bin_weights=true"):
         find_folder(source(tmp_path))
     assert find_folder(source(tmp_path, bin_weights=True)) == tmp_path
 

@@ -1,0 +1,143 @@
+"""GPU memory that each backbone needs for one prompt under every strategy, worked out from the configurations.
+
+    python -m scripts.model_memory --length 4096
+
+Nothing is measured and nothing is loaded: see `lookm.models.memory` for what is counted. Results go to
+`results/efficiency/model_memory.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from benchmarks.files import write_json
+from benchmarks.provenance import versions
+from benchmarks.settings import CONFIGS
+from lookm.errors import LookmError
+from lookm.models.memory import blueprint, memory_need, prompt_of, weight_bytes
+from lookm.models.source import QUANTIZATIONS
+from lookm.registry import load_strategy, strategy_names
+
+OUTPUT = Path("results/efficiency/model_memory.json")
+GIB = 2**30
+SHOWN = ("full", "h2o", "tp_pmerge")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table and save all numbers; returns the exit status: 0, or 2 for wrong input."""
+    options = _parser().parse_args(arguments)
+    try:
+        models = options.models or backbone_names()
+        numbers = {name: model_numbers(name, options) for name in models}
+    except LookmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    command = f"python -m scripts.model_memory --length {options.length} --alpha1 {options.alpha1:g}"
+    write_json(
+        options.output,
+        {
+            "command": f"{command} --alpha2 {options.alpha2:g} --dtype {options.dtype}",
+            "what": "bytes, computed from the configurations (not measured): one prompt, images of the largest size; "
+            "peak = weights + cache + workspace, without the CUDA context and the allocator's waste",
+            "versions": versions(),
+            "models": numbers,
+        },
+    )
+    print(table(numbers))
+    print(f"\nSaved in {options.output}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m scripts.model_memory", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("models", nargs="*", help="files of configs/model, such as llava7b (all backbones)")
+    parser.add_argument("--length", type=int, default=4096, help="prompt tokens, at most the model's context (4096)")
+    parser.add_argument("--alpha1", type=float, default=0.1, help="share of the recent window (0.1)")
+    parser.add_argument("--alpha2", type=float, default=0.1, help="share of the important tokens (0.1)")
+    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16", help="(bfloat16)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"where the numbers go ({OUTPUT})")
+    return parser
+
+
+def backbone_names() -> list[str]:
+    """Models with a checkpoint on the Hub: all but the shipped one, small models first."""
+    names = [file.stem for file in (CONFIGS / "model").glob("*.yaml") if read_fields(file.stem).get("path")]
+    return sorted(names)
+
+
+def read_fields(model: str) -> dict[str, Any]:
+    """Fields of a model's YAML, unresolved.
+
+    Raises:
+        LookmError: no such model.
+    """
+    file = CONFIGS / "model" / f"{model}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml")))
+        raise LookmError(f"unknown model {model!r}; choose one of {known}")
+    fields: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return fields
+
+
+def model_numbers(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All numbers of one backbone: weights, and cache, workspace and peak under every strategy, in bytes.
+
+    Raises:
+        LookmError: no backbone of that name, or a length or budget that cannot be.
+    """
+    fields = read_fields(name)
+    if not fields.get("path"):
+        raise LookmError(f"{name} comes with this repository and needs next to nothing; choose another model")
+    if options.length < 1:
+        raise LookmError(f"--length must be at least 1, not {options.length}")
+    model, image = blueprint(fields)
+    dtype = getattr(torch, options.dtype)
+    length = min(options.length, fields["max_context_len"])
+    needs = {
+        strategy: memory_need(
+            model, image, load_strategy(strategy, alpha1=options.alpha1, alpha2=options.alpha2), length, dtype
+        )
+        for strategy in strategy_names()
+    }
+    return {
+        "label": fields["label"],
+        "prompt_tokens": length,
+        "image_tokens": int(prompt_of(length, image.tokens).sum()),
+        "weights": weight_bytes(model, dtype),
+        "weights_quantized": {kind: weight_bytes(model, dtype, kind) for kind in QUANTIZATIONS},
+        "strategies": {
+            strategy: {
+                "kept_tokens": need.kept_tokens, "cache": need.cache, "workspace": need.workspace, "peak": need.peak,
+            }
+            for strategy, need in needs.items()
+        },
+    }  # fmt: skip
+
+
+def table(numbers: dict[str, dict[str, Any]]) -> str:
+    """The table in GiB: per backbone weights, and cache and peak for the full cache, without and with merging."""
+    head = ["backbone", "tokens", "weights", "8bit", "4bit", *(f"{kind} {s}" for s in SHOWN for kind in ("KV", "peak"))]
+    rows = [head]
+    for name, model in numbers.items():
+        quantized = [model["weights_quantized"][kind] for kind in QUANTIZATIONS]
+        costs = [model["strategies"][strategy][kind] for strategy in SHOWN for kind in ("cache", "peak")]
+        sizes = [f"{size / GIB:.2f}" for size in (model["weights"], *quantized, *costs)]
+        rows.append([name, str(model["prompt_tokens"]), *sizes])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    title = "GPU memory in GiB, computed from the configurations (not measured): one prompt"
+    return "\n".join([title, "", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
