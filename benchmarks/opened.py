@@ -83,6 +83,7 @@ class OpenRun:
         self._logger = Logger()  # tells nobody; a run of which nothing is computed has nothing to tell
         self._session = ExitStack()
         self._computed = 0
+        self._written: set[str] = set()
 
     @property
     def missing(self) -> int:
@@ -157,11 +158,14 @@ class OpenRun:
         """Writes the result files of a dataset of which something was computed."""
         if self.pending[dataset.info.dataset]:
             write_results(self.settings, self.folder, [dataset])
+            self._written.add(dataset.info.dataset)
             self._logger.dataset_done(self.settings, self.folder, dataset.info.dataset)
 
     def write(self) -> None:
-        """Writes the result files of all selected datasets."""
-        write_results(self.settings, self.folder, self.datasets)
+        """Writes the result files of the selected datasets that have not been finished meanwhile."""
+        others = [dataset for dataset in self.datasets if dataset.info.dataset not in self._written]
+        if others:
+            write_results(self.settings, self.folder, others)
 
     def finish(self) -> None:
         """Ends the session: all is there."""
