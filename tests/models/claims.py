@@ -1,12 +1,15 @@
 """What is claimed of every backbone, to be called with each."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
 
-from lookm import look_once
+from lookm import load_strategy, look_once
 from lookm.models.backbone import Backbone
 from lookm.prompt import image_token_ids
+from lookm.sweep import generate_sweep
 
 PROMPTS = ["in<ImageHere> the<ImageHere> and", "<ImageHere>", "is the ring on?"]
 SIZES = [[(40, 30), (9, 31)], [(64, 64)], []]
@@ -51,9 +54,27 @@ def check_backbone(backbone: Backbone) -> None:
         generated(backbone, inputs)
     assert all(share < 0.3 for share in session.report().realised_budget)
 
+    for row, (prompt, images) in enumerate(zip(PROMPTS, pictures(), strict=True)):
+        alone = answer(backbone, generated(backbone, backbone.inputs([prompt], [images]))[0])
+        assert answer(backbone, plain[row]) == alone
+
+
+def check_sweep(backbone: Backbone, **settings: Any) -> None:
+    """Many strategies from one prefill answer as each of them does alone."""
+    inputs = backbone.inputs(PROMPTS, pictures())
+    strategies = [load_strategy(name, alpha1=0.15, alpha2=0.1) for name in ("full", "h2o", "tp_pmerge", "snapkv")]
+    pad = backbone.tokenizer.pad_token_id
+    rows = generate_sweep(backbone.model, inputs, strategies, max_new_tokens=5, pad_token_id=pad, **settings)
+    for strategy, row in zip(strategies, rows, strict=True):
+        with look_once(backbone.model, strategy):
+            alone = generated(backbone, inputs)
+        assert list(row.tokens) == [answer(backbone, tokens) for tokens in alone]
+
+
+def answer(backbone: Backbone, tokens: torch.Tensor) -> tuple[int, ...]:
+    """Tokens up to and with the first that ends an answer."""
     ends = backbone.model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
-    for row, (prompt, images) in enumerate(zip(PROMPTS, pictures(), strict=True)):
-        alone = generated(backbone, backbone.inputs([prompt], [images]))[0].tolist()
-        n = next((place + 1 for place, token in enumerate(alone) if token in ends), len(alone))
-        assert plain[row, :n].tolist() == alone[:n]
+    row = tokens.tolist()
+    n = next((place + 1 for place, token in enumerate(row) if token in ends), len(row))
+    return tuple(row[:n])

@@ -15,7 +15,7 @@ from lookm.models.clip import mean_colour
 from lookm.models.intern_vit import InternViT, InternViTConfig
 from lookm.models.internvl import IMAGENET_MEAN, full_size, load_internvl
 from tests.models import checkpoints, plain
-from tests.models.claims import check_backbone, picture
+from tests.models.claims import check_backbone, check_sweep, picture
 
 GOLDEN = Path(__file__).parents[1] / "data" / "backbones" / "internvit.safetensors"
 TOWER = "model.vision_tower.vision_tower."
@@ -96,6 +96,11 @@ def test_logits_equal_a_plain_computation(backbone: Backbone, folder: Path) -> N
 def test_it_does_what_every_backbone_does(backbone: Backbone) -> None:
     assert backbone.n_tokens_per_image == 36
     check_backbone(backbone)
+
+
+@pytest.mark.parametrize("settings", [{}, {"memory_limit": 1}, {"cuda_graph": True}], ids=["one", "groups", "static"])
+def test_a_sweep_answers_as_each_strategy_alone(backbone: Backbone, settings: dict[str, Any]) -> None:
+    check_sweep(backbone, **settings)
 
 
 def test_the_full_size_is_the_papers() -> None:

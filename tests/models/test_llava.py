@@ -12,7 +12,7 @@ from lookm.models.backbone import Backbone
 from lookm.models.clip import clip_processor, mean_colour
 from lookm.models.llava import load_llava
 from tests.models import checkpoints, plain
-from tests.models.claims import check_backbone, picture
+from tests.models.claims import check_backbone, check_sweep, picture
 
 GOLDEN = Path(__file__).parents[1] / "data" / "backbones" / "llava_pixels.safetensors"
 LOAD: dict[str, Any] = {
@@ -73,3 +73,8 @@ def test_logits_equal_a_plain_computation(backbone: Backbone, folder: Path) -> N
 def test_it_does_what_every_backbone_does(backbone: Backbone) -> None:
     assert backbone.n_tokens_per_image == 16
     check_backbone(backbone)
+
+
+@pytest.mark.parametrize("settings", [{}, {"memory_limit": 1}, {"cuda_graph": True}], ids=["one", "groups", "static"])
+def test_a_sweep_answers_as_each_strategy_alone(backbone: Backbone, settings: dict[str, Any]) -> None:
+    check_sweep(backbone, **settings)

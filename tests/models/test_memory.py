@@ -56,7 +56,8 @@ def test_the_workspace_is_within_a_third_of_what_is_allocated(name: str, strateg
         (llava, llava.full_size("7b"), 4) if name == "llava" else (internvl3, internvl3.full_size(), 1)
     )
     model, image = shrunk(module, config, kv_heads), module.image_shape(config)
-    length, vision = 1500, config.vision_config
+    length = 1500
+    vision: Any = config.vision_config
     is_image = prompt_of(length, image.tokens)
     n_images = int(is_image.sum()) // image.tokens
     ids = torch.where(is_image, 999, torch.arange(length) % 900)[None]

@@ -19,7 +19,7 @@ from lookm.models.llava_onevision import load_llava_onevision
 from lookm.models.qwen2_5vl import load_qwen2_5vl
 from tests.models import modern_checkpoints as made
 from tests.models import plain
-from tests.models.claims import check_backbone, picture
+from tests.models.claims import check_backbone, check_sweep, picture
 
 LOAD: dict[str, Any] = {
     "name": "modern", "template": "chatml", "label": "modern", "batch_size": 2, "max_context_len": 500,
@@ -167,6 +167,11 @@ def test_logits_equal_a_plain_computation(loaded: Loaded, sizes: list[tuple[int,
 
 def test_it_does_what_every_backbone_does(loaded: Loaded) -> None:
     check_backbone(loaded.backbone)
+
+
+@pytest.mark.parametrize("settings", [{}, {"memory_limit": 1}, {"cuda_graph": True}], ids=["one", "groups", "static"])
+def test_a_sweep_answers_as_each_strategy_alone(loaded: Loaded, settings: dict[str, Any]) -> None:
+    check_sweep(loaded.backbone, **settings)
 
 
 def test_no_bos_and_the_marks_around_images_are_text(loaded: Loaded) -> None:
