@@ -87,7 +87,7 @@ class _ObservedCache(PromptCache):
         queries: Tensor,
         scaling: float | None,
         log_sum_exp: Tensor | None,
-        statistics: Sequence[Statistics] | None,
+        statistics: Sequence[Statistics] | None = None,
     ) -> None:
         layer = self.layers[layer_index]
         (start,) = self.prompt.starts
