@@ -6,6 +6,7 @@ head by head; keys and values are merged alike. Everything accumulates in float3
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Literal
 
 import torch
@@ -43,6 +44,7 @@ class Sums:
     counts: Tensor
 
 
+@torch.no_grad()
 def match_evicted(keys: Tensor, kept: Tensor, *, block: int | None = None) -> Matches:
     """Find each evicted token's most similar kept token (Eq. 9); of equally similar ones, the earliest.
 
@@ -60,16 +62,25 @@ def match_evicted(keys: Tensor, kept: Tensor, *, block: int | None = None) -> Ma
         except Exception as error:  # whatever Triton's compiler or driver raises
             give_up("best_match", error)
     target, similarity = torch.empty_like(evicted), torch.empty_like(evicted, dtype=torch.float32)
-    block = block or rows_per_block(kept.shape[1], keys.device)
-    at_once = max(1, block // max(1, evicted.shape[1]))  # heads
+    norms = _norms(keys)
+    block = min(block or rows_per_block(kept.shape[1], keys.device), max(1, evicted.shape[1]))
+    at_once = max(1, rows_per_block(kept.shape[1], keys.device) // block)  # heads
+    buffer = similarity.new_empty(min(at_once, heads) * kept.shape[1] * block)  # new memory for each block is slow
     for head in range(0, heads, at_once):
-        chosen = slice(head, head + at_once)
-        anchors = _unit(_rows(keys[chosen], kept[chosen])).transpose(1, 2)  # [h, D, K]
+        some = slice(head, min(head + at_once, heads))
+        anchors = _rows(keys[some], kept[some]).float() / norms[some].gather(1, kept[some]).unsqueeze(-1)  # [h, K, D]
         for start in range(0, evicted.shape[1], block):
-            part = chosen, slice(start, start + block)
-            best = torch.bmm(_unit(_rows(keys[chosen], evicted[part])), anchors).max(-1)
-            similarity[part], target[part] = best
-    return Matches(evicted, target, similarity)
+            part = some, slice(start, start + block)
+            rows = _rows(keys[some], evicted[part]).float()  # [h, e, D]
+            shape = rows.shape[0], rows.shape[1], kept.shape[1]
+            similarity[part], target[part] = highest(rows, anchors, buffer[: prod(shape)].view(shape))
+    return Matches(evicted, target, similarity / norms.gather(1, evicted))
+
+
+def highest(rows: Tensor, anchors: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
+    """max_c row_e · anchor_c and the first c that has it: (h, e, D), (h, K, D) → (h, e), by way of buffer (h, e, K)."""
+    value, index = torch.bmm(rows, anchors.transpose(1, 2), out=buffer).max(-1)
+    return value, index
 
 
 class KeptSet:
@@ -181,9 +192,12 @@ def _combine(kept: Tensor, total: Tensor, counts: Tensor, how: Merge) -> Tensor:
 
 def _rows(states: Tensor, positions: Tensor) -> Tensor:
     """Gather positions (H, N) from states (H, L, D): (H, N, D)."""
-    return states.gather(1, positions.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+    heads, length, size = states.shape
+    flat = positions + length * torch.arange(heads, device=states.device).unsqueeze(1)
+    return states.reshape(-1, size).index_select(0, flat.flatten()).view(heads, -1, size)  # whole rows: gather is slow
 
 
-def _unit(vectors: Tensor) -> Tensor:
-    vectors = vectors.float()
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+def _norms(keys: Tensor) -> Tensor:
+    """Length of each key in float32, never 0: (H, L, D) → (H, L)."""
+    norms = torch.linalg.vector_norm(keys, dim=-1, dtype=torch.float32)
+    return norms.clamp_min(torch.finfo(torch.float32).tiny)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookm.merging import Merge, Semantics, add_in_order, add_sorted, match_evicted, merge_evicted
+from lookm.merging import Merge, Semantics, add_in_order, add_sorted, highest, match_evicted, merge_evicted
 from tests.lookm.layers import Layer, layers, random_layer
 from tests.lookm.oracle import merged
 
@@ -62,13 +62,13 @@ def test_of_equally_similar_tokens_the_earliest_is_chosen() -> None:
 @pytest.mark.parametrize("limit", [1 << 18, 5000])
 def test_similarities_are_never_all_held_at_once(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lookm.blocks.CPU_ELEMENTS", limit)
-    inner, sizes = torch.bmm, []
+    sizes = []
 
-    def measured(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        sizes.append(a.shape[0] * a.shape[1] * b.shape[2])
-        return inner(a, b)
+    def measured(rows: torch.Tensor, anchors: torch.Tensor, buffer: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes.append(buffer.numel())
+        return highest(rows, anchors, buffer)
 
-    monkeypatch.setattr(torch, "bmm", measured)
+    monkeypatch.setattr("lookm.merging.highest", measured)
     layer = random_layer(400, kv_heads=6)
     match_evicted(layer.keys, torch.arange(0, 400, 5).expand(6, -1))
     assert sum(sizes) == 6 * 320 * 80
