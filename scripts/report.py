@@ -25,18 +25,21 @@ def main(argv: list[str] | None = None) -> int:
         "--heat", choices=("auto", "yes", "no"), default="auto",
         help="run the model again to draw what was kept: auto does for small local weights (default: auto)",
     )  # fmt: skip
+    parser.add_argument(
+        "--picture", type=Path, help="also take a PNG of its first screen, with a chromium that is here"
+    )
     options = parser.parse_args(argv)
     try:
         size = write(options)
     except LookmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"written: {options.output} ({size / 2**20:.1f} MiB)")
+    print(f"written: {options.output} ({size / 2**20:.1f} MiB)" + (f", {options.picture}" if options.picture else ""))
     return 0
 
 
 def write(options: argparse.Namespace) -> int:
-    """Write the page; returns its size in bytes.
+    """Write the page, and its picture where one is asked for; returns the page's size in bytes.
 
     Raises:
         LookmError: no runs, unknown samples, or a folder that cannot be written to.
@@ -60,6 +63,10 @@ def write(options: argparse.Namespace) -> int:
         write_text(options.output, html)
     except OSError as error:
         raise LookmError(f"{options.output} cannot be written ({error.strerror}); choose another --output") from None
+    if options.picture is not None:
+        from benchmarks.report.picture import photograph
+
+        photograph(options.output, options.picture)
     return len(html.encode())
 
 

@@ -47,7 +47,10 @@ def place_chart(scene: Scene, found: Changes, budget: Budget) -> Chart | None:
         }
         return _stacked(rows, kinds)
 
-    note = "Of all compared answers, those that differ, by the token at which they first do."
+    note = (
+        "Of all compared answers, those that differ, by the token at which they first do. The first token comes from "
+        "the prefill, before anything is compressed."
+    )
     return make_chart("places", "Where answers first differ", note, "column", by_column(scene, draw))
 
 

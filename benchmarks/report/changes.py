@@ -12,8 +12,8 @@ from benchmarks.report.scenes import Row, Scene
 if TYPE_CHECKING:
     import pandas
 
-PLACES = ("1st token", "2nd", "3rd or 4th", "5th to 8th", "later")
-_LAST = (1, 2, 4, 8)
+PLACES = ("1st or 2nd token", "3rd", "4th", "5th to 8th", "later")
+_LAST = (2, 3, 4, 8)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from PIL import Image
 from benchmarks.collection import find_runs
 from benchmarks.report.page import render, script_json
 from benchmarks.report.parts import make_parts
+from benchmarks.report.picture import photograph
 from benchmarks.report.scenes import Scene, gather
 from benchmarks.report.views import _kept_data, data_uri
-from lookm import load_strategy
+from lookm import LookmError, load_strategy
 from lookm.kept import KeptPositions
 from scripts.report import main
 from tests.report.conftest import ATTACK
@@ -218,3 +219,17 @@ def test_page_prints_in_light_colours(browser: Any, page_file: Path) -> None:
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert page.evaluate("document.documentElement.dataset.theme") is None
     assert trouble == []
+
+
+def test_picture_of_the_page_and_what_may_be_wrong_with_it(
+    page_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(LookmError, match=r"report\.jpg is no PNG"):
+        photograph(page_file, tmp_path / "report.jpg")
+    if CHROMIUM.exists():
+        photograph(page_file, tmp_path / "new" / "report.png", width=640, height=400)
+        with Image.open(tmp_path / "new" / "report.png") as picture:
+            assert picture.size == (640, 400)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(LookmError, match="--picture needs one of chromium"):
+        photograph(page_file, tmp_path / "report.png")

@@ -27,6 +27,7 @@
       xaxis: axis(layout.xaxis),
       yaxis: axis(layout.yaxis),
       legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", traceorder: "normal", font: { size: narrow ? 11 : 12 } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--muted"), activecolor: ink },
       hoverlabel: { bgcolor: colour("--panel"), bordercolor: line, font: { color: ink } },
     };
   }
@@ -39,7 +40,11 @@
     const width = printing ? PAPER : Math.floor(plot.getBoundingClientRect().width);
     if (!width) return;
     const traces = structuredClone(view.data);
-    const config = { displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+    const config = {
+      displaylogo: false,
+      displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    };
     Plotly.react(plot, traces, layoutOf(structuredClone(view.layout), width), config);
   }
 
