@@ -17,7 +17,7 @@ from benchmarks.records import SampleRecord
 from lookm.errors import LookmError
 from tests.runner.random_llava import load_random
 
-MANY = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+MANY = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 DATASETS = ("ActionLocalization", "GPR1200", "Spot-the-Diff", "TextNeedleInAHaystack", "Unknown")
 
 TEXTS = st.one_of(

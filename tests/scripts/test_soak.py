@@ -58,7 +58,7 @@ def test_a_run_that_ends_otherwise_than_an_undisturbed_one_is_told(
     monkeypatch.setattr(soaking, "difference", spoilt)
     result = kill_often(settings, tmp_path / "two", 1)
     assert result.differences[0].startswith("run 0: extra is only in ")
-    assert result.kills == 1
+    assert result.kills >= 1
 
 
 @pytest.mark.parametrize(
