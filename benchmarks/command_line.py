@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks import interpolation
+from benchmarks.colours import painted
 from benchmarks.interruption import replace_handlers, restore_handlers, stop_now
 from benchmarks.keys import KEYS
 from benchmarks.leader import leads
@@ -87,7 +88,7 @@ def run_job(config: DictConfig) -> float:
         raise SystemExit(complain(error)) from None
     if leads():
         table = job_line(outcome.summary, outcome.computed) if sweeping else f"\n{run_table(outcome.summary)}"
-        print(table, flush=True)
+        print(painted(table, sys.stdout), flush=True)
     if outcome.failed and not sweeping:
         raise SystemExit(Status.SAMPLES_FAILED)
     return outcome.summary.mean.scores.get("official", math.nan)

@@ -20,6 +20,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from benchmarks.colours import painted
 from benchmarks.command_line import Status, choices_of, complain, is_expected, jobs
 from benchmarks.leader import leads
 from benchmarks.loggers import name_group
@@ -114,7 +115,7 @@ class Sweep(Callback):
                 self._statuses.append(Status.SAMPLES_FAILED)
             summaries.append(summary)
         if summaries:
-            print(f"\n{comparison_table(summaries)}", flush=True)
+            print(painted(f"\n{comparison_table(summaries)}", sys.stdout), flush=True)
 
 
 def job_overrides(config: DictConfig) -> list[list[str]]:

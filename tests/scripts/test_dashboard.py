@@ -10,6 +10,8 @@ from benchmarks.milebench import TASKS
 from benchmarks.summary import TaskRow
 from scripts.dashboard import main
 
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")
+
 ROW = TaskRow("T-1", 4, 0, 0, {"official": 0.5, "repaired": 0.5}, 0.25, 0.2, 100.0, 0.1, 4, 2.0)
 
 
