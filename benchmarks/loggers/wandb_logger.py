@@ -136,7 +136,8 @@ class WandbLogger(Logger):
             type="results",
             metadata={key: folder.about.get(key) for key in ("configuration", "weights", "data", "labels")},
         )
-        artifact.add_dir(str(folder.path))
+        for file in sorted(path for path in folder.path.rglob("*") if path.is_file()):
+            artifact.add_file(str(file), name=file.relative_to(folder.path).as_posix())
         self._run.log_artifact(artifact)
 
 
