@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
 from enum import IntEnum
 from functools import lru_cache
@@ -25,6 +27,8 @@ from benchmarks.leader import leads
 
 if TYPE_CHECKING:
     from benchmarks.jobs import Jobs
+
+_LEADER_SPEAKS = 10.0  # seconds; it is over as soon as the leader has ended
 
 
 class Status(IntEnum):
@@ -53,7 +57,13 @@ def guard(command: Callable[[], Any]) -> int:
     except Exception as error:
         if not is_expected(error):
             raise
-        return complain(error)
+        status = complain(error)
+        _let_the_leader_speak()
+        return status
+    except SystemExit as end:
+        if end.code:
+            _let_the_leader_speak()
+        raise
     except KeyboardInterrupt as error:
         if leads():
             print("\ninterrupted; the same command goes on from here", file=sys.stderr)
@@ -61,6 +71,13 @@ def guard(command: Callable[[], Any]) -> int:
     finally:
         restore_handlers(replaced)
     return Status.DONE
+
+
+def _let_the_leader_speak() -> None:
+    """Under `torchrun` the first process that fails takes the others along, and only one of them has a line to say."""
+    if not leads():
+        with suppress(KeyboardInterrupt):
+            time.sleep(_LEADER_SPEAKS)
 
 
 def run_job(config: DictConfig) -> float:
