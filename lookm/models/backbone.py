@@ -96,6 +96,9 @@ class Backbone:
         label: what tables call the model.
         background: images are padded to squares of this colour; None leaves their shape to the image processor.
         around_image: texts before and after each image, special tokens of the tokenizer.
+
+    Raises:
+        LookmError: a batch, a prompt or an answer of less than one.
     """
 
     name: str
@@ -110,6 +113,12 @@ class Backbone:
     label: str
     background: tuple[int, int, int] | None = None
     around_image: tuple[str, str] = ("", "")
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_context_len", "max_new_tokens"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise LookmError(f"model.{name} must be a whole number of at least 1, not {value!r}")
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without special tokens."""

@@ -74,6 +74,7 @@ def load(layout: Layout[Model], full_size: PreTrainedConfig, source: Source) -> 
             )
         tokenizer = read_tokenizer(folder)
         model = read_model(layout, _config(layout, fields, folder), folder, source)
+    model.requires_grad_(False)
     answer_greedily(model, tokenizer)
     return model, tokenizer
 

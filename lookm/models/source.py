@@ -100,8 +100,9 @@ def find_folder(source: Source) -> Path:
                 f"model.path={source.path} is neither a folder nor a repository of the Hugging Face Hub (owner/name)"
             )
         raise LookmError(
-            f"the weights of {source.name} ({source.path}) are not on this machine; get them with "
-            f"`python -m scripts.download model {source.name}`, or name their folder with model.path=…"
+            f"the weights of {source.name} ({source.path}) are not on this machine, neither as a folder nor in Hugging "
+            f"Face's cache; get them with `python -m scripts.download model {source.name}`, or name their folder with "
+            "model.path=…"
         )
     _check_complete(folder, source)
     return folder

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -134,3 +134,10 @@ def test_a_row_in_a_batch_gets_the_answer_it_gets_alone(backbone: Backbone) -> N
         return backbone.answers(output[:, batch["input_ids"].shape[1] :])
 
     assert generated(slice(0, 2)) == generated(slice(0, 1)) + generated(slice(1, 2))
+
+
+@pytest.mark.parametrize("field", ["batch_size", "max_context_len", "max_new_tokens"])
+@pytest.mark.parametrize("value", [0, -1, "many", 1.5, True])
+def test_numbers_below_one_are_refused(backbone: Backbone, field: str, value: object) -> None:
+    with pytest.raises(LookmError, match=f"model.{field} must be a whole number of at least 1, not {value!r}"):
+        dataclasses.replace(backbone, **cast("Any", {field: value}))

@@ -49,7 +49,7 @@ def reference_logits(folder: Path, ids: list[int], pixels: torch.Tensor) -> torc
 def test_pixels_are_the_originals() -> None:
     golden = load_file(GOLDEN)
     processor = clip_processor(336)
-    backbone = Backbone("", None, None, processor, "", 576, 0, 0, 1, "", background=mean_colour())  # type: ignore[arg-type]
+    backbone = Backbone("", None, None, processor, "", 576, 1, 1, 1, "", background=mean_colour())  # type: ignore[arg-type]
     for number in range(4):
         image = Image.fromarray(golden[f"image{number}"].numpy())
         ours, theirs = backbone.pixels([image])[0], golden[f"pixels{number}"]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -46,6 +47,17 @@ def edit(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> N
 
 def first_linear(tensors: dict[str, torch.Tensor]) -> str:
     return next(name for name in sorted(tensors) if name.endswith("proj.weight"))
+
+
+def test_a_local_checkpoint_is_loaded_without_the_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    assert load_llava(path=folder, **LLAVA).encode("a b")
 
 
 def test_missing_tensors_are_named(folder: Path) -> None:

@@ -70,8 +70,8 @@ def test_missing_weights_name_the_command_that_gets_them() -> None:
     with pytest.raises(LookmError) as error:
         find_folder(source(REPOSITORY))
     assert str(error.value) == (
-        "the weights of llava7b (llava-hf/llava-1.5-7b-hf) are not on this machine; get them with "
-        "`python -m scripts.download model llava7b`, or name their folder with model.path=…"
+        "the weights of llava7b (llava-hf/llava-1.5-7b-hf) are not on this machine, neither as a folder nor in Hugging "
+        "Face's cache; get them with `python -m scripts.download model llava7b`, or name their folder with model.path=…"
     )
     assert weights_folder({"path": REPOSITORY}) is None
 
