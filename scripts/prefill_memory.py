@@ -26,6 +26,9 @@ from benchmarks.provenance import hardware, versions
 from lookm import look_once
 
 VARIANTS = ("plain", "h2o", "tp_pmerge", "eager")
+IMAGE = 999
+"""The image token's id."""
+
 OUTPUT = Path("results/efficiency/prefill_memory.json")
 
 
@@ -76,7 +79,9 @@ def measure(variant: str, arguments: argparse.Namespace) -> int:
     AttentionInterface.register("eager_scores", eager_scores)
     AttentionMaskInterface.register("eager_scores", eager_mask)
     model = build(arguments)
-    ids = torch.randint(3, 1000, (1, arguments.length), device=arguments.device)
+    model.config.image_token_id = IMAGE
+    ids = torch.randint(3, IMAGE, (1, arguments.length), device=arguments.device)
+    ids[:, torch.arange(arguments.length) % 640 >= 64] = IMAGE  # 576 tokens an image: the text prior keeps all text
     prefill(model, variant, ids[:, :256])  # warm-up: thread pools and kernels
     if arguments.device != "cpu":
         torch.cuda.synchronize()
