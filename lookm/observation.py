@@ -97,4 +97,4 @@ class _ObservedCache(PromptCache):
         is_image = self.row_is_image[0].to(queries.device)
         keys, values = layer.keys[0, :, start:], layer.values[0, :, start:]
         self.observe(LayerView(layer_index, queries[0, :, start:], keys, values, is_image, scaling))
-        layer.reset()
+        layer.keys, layer.values, layer.is_initialized = None, None, False  # reset() may overwrite what was shown
