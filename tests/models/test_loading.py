@@ -124,17 +124,28 @@ def test_another_kind_of_mobilevlm_is_refused(tmp_path: Path, field: str) -> Non
         load_mobilevlm(path=tmp_path, name="mobilevlm3b", template="vicuna_v1", **COMMON)
 
 
-def as_pickle(folder: Path) -> dict[str, torch.Tensor]:
+def as_pickles(folder: Path, files: int) -> None:
+    """Turns a checkpoint's safetensors into `.bin` files, in InternVL-Chat's way if they are several."""
     tensors = {name: t for file in folder.glob("*.safetensors") for name, t in load_file(file).items()}
     for file in folder.glob("model*"):
         file.unlink()
-    torch.save(tensors, folder / "pytorch_model.bin")
-    return tensors
+    if files == 1:
+        torch.save(tensors, folder / "pytorch_model.bin")
+        return
+    index: dict[str, str] = {}
+    for number in range(files):
+        part = dict(list(tensors.items())[number::files])
+        torch.save(part, folder / f"pytorch_model-{number + 1:05}-of-{files:05}.bin")
+        index |= dict.fromkeys(part, f"pytorch_model-{number + 1:05}-of-{files:05}.bin")
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
 
 
-def test_pickled_weights_are_the_same_weights(folder: Path) -> None:
+@pytest.mark.parametrize("files", [1, 3])
+def test_pickled_weights_are_the_same_weights(folder: Path, files: int) -> None:
     plain = load_llava(path=folder, **LLAVA).model.state_dict()
-    as_pickle(folder)
+    as_pickles(folder, files)
+    with pytest.raises(LookmError, match=r"add model\.bin_weights=true to read their tensors"):
+        load_llava(path=folder, **LLAVA)
     pickled = load_llava(path=folder, bin_weights=True, **LLAVA).model.state_dict()
     assert plain.keys() == pickled.keys()
     assert all(torch.equal(plain[name], pickled[name]) for name in plain)
@@ -151,7 +162,7 @@ class Bomb:
 
 
 def test_code_in_pickled_weights_is_not_run(folder: Path, tmp_path: Path) -> None:
-    as_pickle(folder)
+    as_pickles(folder, 1)
     trap = tmp_path / "ran"
     torch.save({"weight": Bomb(trap)}, folder / "pytorch_model.bin")
     with pytest.raises(LookmError, match=r"the weights in .* cannot be read"):
