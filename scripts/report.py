@@ -46,7 +46,7 @@ def write(options: argparse.Namespace) -> int:
     """
     try:
         import jinja2  # noqa: F401
-        import plotly  # type: ignore[import-untyped]  # noqa: F401
+        import plotly  # noqa: F401
     except ImportError as error:
         raise LookmError(f'{error.name} is missing; pip install "lookm-harness[report]"') from None
     from benchmarks.collection import find_runs

@@ -137,7 +137,7 @@ def _asked(sample: Mapping[str, Any] | None) -> Any:
 
 def _flaws(table: Any, choices_matter: bool, processes: int) -> Sequence[Sequence[str]]:
     """The flaws of each row, each as its kind, a space, and words. Pictures may have changed, so nothing is cached."""
-    from datasets import Features, Image, List, Value  # type: ignore[import-untyped]
+    from datasets import Features, Image, List, Value
 
     with bars_on_terminals():
         mapped = table.cast_column("images", List(Image(decode=False))).map(

@@ -21,7 +21,7 @@ from benchmarks.milebench.combined import read_variant
 from benchmarks.selection import select_positions
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features  # type: ignore[import-untyped]
+    from datasets import Dataset, Features
 
 FORMAT = 1  # of the columns; another one is another cache entry
 

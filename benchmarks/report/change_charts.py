@@ -10,7 +10,7 @@ from benchmarks.report.charts import Chart, by_column, make_chart
 from benchmarks.report.scenes import Row, Scene
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go  # type: ignore[import-untyped]
+    import plotly.graph_objects as go
 
 _SAME, _REWORDED, _LOST, _WON = "rgba(140, 150, 162, 0.3)", "#d9a514", "#d6336c", "#2c9f6b"
 _PLACES = ("#7f1d4e", "#d6336c", "#e8785a", "#efb366", "#ecd08a")

@@ -12,7 +12,7 @@ from benchmarks.report.palette import look_of
 from benchmarks.report.scenes import Row, Scene
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go  # type: ignore[import-untyped]
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)

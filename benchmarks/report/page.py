@@ -43,7 +43,7 @@ def render(parts: Sequence[Part]) -> str:
     """The page's HTML. All that models, data and runs say is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+    from plotly.offline import get_plotlyjs
 
     environment = Environment(
         loader=PackageLoader("benchmarks.report"),
@@ -74,7 +74,7 @@ def render(parts: Sequence[Part]) -> str:
 
 def script_json(value: Any) -> str:
     """JSON that may stand in a script element, whatever texts are in it."""
-    from plotly.utils import PlotlyJSONEncoder  # type: ignore[import-untyped]
+    from plotly.utils import PlotlyJSONEncoder
 
     text = json.dumps(value, cls=PlotlyJSONEncoder, ensure_ascii=True)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
