@@ -193,8 +193,11 @@ def _combine(kept: Tensor, total: Tensor, counts: Tensor, how: Merge) -> Tensor:
 def _rows(states: Tensor, positions: Tensor) -> Tensor:
     """Gather positions (H, N) from states (H, L, D): (H, N, D)."""
     heads, length, size = states.shape
-    flat = positions + length * torch.arange(heads, device=states.device).unsqueeze(1)
-    return states.reshape(-1, size).index_select(0, flat.flatten()).view(heads, -1, size)  # whole rows: gather is slow
+    head = torch.arange(heads, device=states.device).unsqueeze(1)
+    if heads > 1 and not states.is_contiguous():
+        return states[head, positions]
+    flat = (positions + length * head).flatten()
+    return states.reshape(-1, size).index_select(0, flat).view(heads, -1, size)  # whole rows; gather would be slow
 
 
 def _norms(keys: Tensor) -> Tensor:

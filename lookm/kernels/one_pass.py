@@ -54,15 +54,16 @@ def attention_with_statistics(
     for head in range(0, kv_heads, at_once):
         kv = slice(head, min(head + at_once, kv_heads))
         own = slice(kv.start * group, kv.stop * group)
+        k, v = keys[kv].transpose(1, 2).contiguous(), values[kv].contiguous()  # every block of rows reads them anew
         for start in range(0, length, rows):
             end = min(start + rows, length)
             q = scaled[own, start:end].reshape(kv.stop - kv.start, group * (end - start), size)
             weights = buffer[: q.shape[0] * q.shape[1] * end].view(q.shape[0], q.shape[1], end)
-            torch.bmm(q, keys[kv, :end].transpose(1, 2), out=weights)
+            torch.bmm(q, k[:, :, :end], out=weights)
             each = weights.view(-1, end - start, end)  # [query heads, queries, keys]
             each[:, :, start:].masked_fill_(future[: end - start, : end - start], -torch.inf)
             torch.softmax(each, -1, out=each)
-            attended = torch.bmm(weights, values[kv, :end])
+            attended = torch.bmm(weights, v[:, :end])
             output[start:end, own] = attended.view(-1, end - start, values.shape[-1]).transpose(0, 1)
             totals.add(each, own, start, 0)
     return output, totals.statistics()
