@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SEMANTICS = ("paper", "release")
 DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 # What says where and how fast a run is computed, but not what it answers.
-_IRRELEVANT = {"model": {"device", "dtype", "batch_size"}, "benchmark": {"root"}}
+_IRRELEVANT = {"model": {"name", "label", "device", "device_map", "dtype", "batch_size", "bin_weights"}, "benchmark": {"root"}}
 
 
 @dataclass(frozen=True)
