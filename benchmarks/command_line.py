@@ -21,12 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks import interpolation
 from benchmarks.colours import painted
-from benchmarks.interruption import replace_handlers, restore_handlers, stop_now
 from benchmarks.keys import KEYS
-from benchmarks.leader import leads
+from benchmarks.running.interruption import replace_handlers, restore_handlers, stop_now
+from benchmarks.running.leader import leads
 
 if TYPE_CHECKING:
-    from benchmarks.jobs import Jobs
+    from benchmarks.running.jobs import Jobs
 
 _LEADER_SPEAKS = 10.0  # seconds; it is over as soon as the leader has ended
 
@@ -114,7 +114,7 @@ def run_job(config: DictConfig) -> float:
 @lru_cache(maxsize=1)
 def jobs() -> Jobs:
     """The jobs of the sweep that this process runs."""
-    from benchmarks.jobs import Jobs
+    from benchmarks.running.jobs import Jobs
 
     return Jobs()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.grouped import Loader, run_group
-from benchmarks.opened import Outcome
+from benchmarks.running.grouped import Loader, run_group
+from benchmarks.running.opened import Outcome
 from benchmarks.settings import Settings
 
 

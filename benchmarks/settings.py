@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from benchmarks.benchmark import Benchmark, DatasetInfo
 from benchmarks.keys import KEYS
 from benchmarks.milebench import datasets_of
-from benchmarks.selection import SUBSETS
+from benchmarks.running.selection import SUBSETS
 from lookm.errors import LookmError
 from lookm.registry import build_strategy
 from lookm.strategy import Strategy
@@ -24,7 +24,10 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SEMANTICS = ("paper", "release")
 DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 # What says where and how fast a run is computed, but not what it answers.
-_IRRELEVANT = {"model": {"name", "label", "device", "device_map", "dtype", "batch_size", "bin_weights"}, "benchmark": {"root"}}
+_IRRELEVANT = {
+    "model": {"name", "label", "device", "device_map", "dtype", "batch_size", "bin_weights"},
+    "benchmark": {"root"},
+}
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.store import AFRESH
-from benchmarks.summary import Summary, TaskRow
+from benchmarks.folders.store import AFRESH
+from benchmarks.folders.summary import Summary, TaskRow
 
 ABSENT = "–"
 PROTOCOLS = ("official", "repaired")

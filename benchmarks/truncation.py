@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.records import SampleRecord
+from benchmarks.folders.records import SampleRecord
 
 GROUPS = ("untouched", "text dropped", "images dropped", "text only")
 """In this order: nothing dropped; text only dropped; images dropped and some left; images dropped and none left."""

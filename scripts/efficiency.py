@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.files import write_json, write_text
-from benchmarks.provenance import hardware, versions
+from benchmarks.folders.files import write_json, write_text
+from benchmarks.folders.provenance import hardware, versions
 from lookm.errors import LookmError
 from scripts.measuring.capacity import largest_batches
 from scripts.measuring.decode import decode_grid

@@ -25,7 +25,7 @@ FOUND = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    from benchmarks.files import write_json
+    from benchmarks.folders.files import write_json
     from benchmarks.milebench.inspection import KINDS
 
     options = _parser().parse_args(arguments)

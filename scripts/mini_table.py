@@ -15,11 +15,11 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from benchmarks.files import write_json, write_text
-from benchmarks.provenance import git_state, hardware, versions
-from benchmarks.results import summary_of
+from benchmarks.folders.files import write_json, write_text
+from benchmarks.folders.provenance import git_state, hardware, versions
+from benchmarks.folders.results import summary_of
+from benchmarks.folders.summary import Summary, TaskRow
 from benchmarks.settings import CONFIGS, Settings, read_settings
-from benchmarks.summary import Summary, TaskRow
 from benchmarks.tables import comparison_table
 from lookm.errors import LookmError
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.files import write_json
-from benchmarks.provenance import versions
+from benchmarks.folders.files import write_json
+from benchmarks.folders.provenance import versions
 from benchmarks.settings import CONFIGS
 from lookm.errors import LookmError
 from lookm.models.memory import blueprint, memory_need, prompt_of, weight_bytes

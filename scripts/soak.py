@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.files import write_json
+from benchmarks.folders.files import write_json
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace, folder: Path, *overrides: str) -> Settings:
-    from benchmarks.planning import planned_settings
+    from benchmarks.planning.plan import planned_settings
 
     settings = planned_settings([f"results_dir={folder}", f"data_dir={folder}", *overrides, *options.overrides])
     if len(settings) != 1:
@@ -69,7 +69,7 @@ def _settings(options: argparse.Namespace, folder: Path, *overrides: str) -> Set
 
 
 def _load(options: argparse.Namespace) -> bool:
-    from benchmarks.soak import draw, load
+    from benchmarks.trials.soak import draw, load
 
     if options.samples < _DATASETS * _ROUNDS:
         raise LookmError(f"--samples is {options.samples}; give at least {_DATASETS * _ROUNDS}")
@@ -85,7 +85,7 @@ def _load(options: argparse.Namespace) -> bool:
 
 
 def _kills(options: argparse.Namespace) -> bool:
-    from benchmarks.soak import kill_often, tell
+    from benchmarks.trials.soak import kill_often, tell
 
     with tempfile.TemporaryDirectory() as folder:
         settings = _settings(options, Path(folder), "limit=2", "benchmark.samples=2", "model.batch_size=2")

@@ -9,9 +9,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 import run
-from benchmarks import asking
 from benchmarks.command_line import Status
-from benchmarks.comparison import timeless
+from benchmarks.folders.comparison import timeless
+from benchmarks.running import asking
 from tests.conftest import Command
 from tests.runner.small_benchmark import NEEDLE
 

@@ -12,9 +12,9 @@ import pytest
 from omegaconf import OmegaConf
 
 import run
-from benchmarks import group, loading
 from benchmarks.command_line import Status
 from benchmarks.keys import KEYS
+from benchmarks.running import group, loading
 from tests.conftest import Command
 from tests.runner.small_benchmark import NEEDLE
 

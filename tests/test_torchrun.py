@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import run
-from benchmarks import asking, grouped
 from benchmarks.command_line import Status
-from benchmarks.comparison import timeless
-from benchmarks.grouped import attempt_group
-from benchmarks.opened import Outcome
-from benchmarks.ranks import Ranks, ranks
+from benchmarks.folders.comparison import timeless
+from benchmarks.running import asking, grouped
+from benchmarks.running.grouped import attempt_group
+from benchmarks.running.opened import Outcome
+from benchmarks.running.ranks import Ranks, ranks
 from benchmarks.settings import Settings
 from lookm.errors import LookmError
 from tests.conftest import Command

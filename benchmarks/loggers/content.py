@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from benchmarks.folders.records import SampleRecord
+from benchmarks.folders.results import predictions_of, summary_of
+from benchmarks.folders.store import RunFolder
+from benchmarks.folders.summary import Summary, TaskRow
 from benchmarks.milebench import PROTOCOLS, score_predictions
-from benchmarks.preparation import Dataset, read_dataset
-from benchmarks.records import SampleRecord
-from benchmarks.results import predictions_of, summary_of
+from benchmarks.running.preparation import Dataset, read_dataset
 from benchmarks.settings import Settings
-from benchmarks.store import RunFolder
-from benchmarks.summary import Summary, TaskRow
 
 
 @dataclass(frozen=True)

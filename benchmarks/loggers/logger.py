@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
+    from benchmarks.folders.store import RunFolder
+    from benchmarks.folders.summary import Summary
     from benchmarks.settings import Settings
-    from benchmarks.store import RunFolder
-    from benchmarks.summary import Summary
 
 GROUP_VARIABLE = "WANDB_RUN_GROUP"
 _LONGEST_GROUP = 120

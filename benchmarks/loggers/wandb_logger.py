@@ -12,9 +12,9 @@ from benchmarks.loggers.logger import GROUP_VARIABLE, Logger
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
+    from benchmarks.folders.store import RunFolder
+    from benchmarks.folders.summary import Summary
     from benchmarks.settings import Settings
-    from benchmarks.store import RunFolder
-    from benchmarks.summary import Summary
 
 MODES = ("offline", "online")
 COLUMNS = (

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from tqdm.utils import CallbackIOWrapper
 
-from benchmarks.hub import progress
+from benchmarks.download.hub import progress
 from lookm.errors import LookmError
 
 WRAPPER = "MileBench"  # a top folder of this name is looked through

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.files import read_json, write_json
-from benchmarks.hub import RemoteFile, Repository, fetch, read_repository
+from benchmarks.download.hub import RemoteFile, Repository, fetch, read_repository
+from benchmarks.download.space import require_space, shown_bytes
+from benchmarks.folders.files import read_json, write_json
 from benchmarks.milebench.archives import Contents, extract, read_contents
 from benchmarks.milebench.taxonomy import DATASETS
-from benchmarks.space import require_space, shown_bytes
 from lookm.errors import LookmError
 
 REPOSITORY = "FreedomIntelligence/MileBench"

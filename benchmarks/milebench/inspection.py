@@ -15,8 +15,8 @@ from benchmarks.milebench.lengths import Lengths, Measure, measure_lengths
 from benchmarks.milebench.normalisation import normalise
 from benchmarks.milebench.prompts import PLACEHOLDER
 from benchmarks.milebench.table import bars_on_terminals, read_table
-from benchmarks.preparation import open_images, read_dataset
-from benchmarks.selection import select_positions
+from benchmarks.running.preparation import open_images, read_dataset
+from benchmarks.running.selection import select_positions
 from lookm.errors import LookmError
 
 KINDS = {

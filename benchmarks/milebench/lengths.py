@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from benchmarks.checkpoints import model_names
+from benchmarks.download.checkpoints import model_names
 from benchmarks.milebench.prompts import PLACEHOLDER, build_prompt
-from benchmarks.preparation import DATA_ERRORS, Dataset
+from benchmarks.running.preparation import DATA_ERRORS, Dataset
 from benchmarks.settings import CONFIGS
 from benchmarks.truncation import GROUPS, truncation_group
 from lookm.errors import LookmError

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.milebench.annotation import annotation_path
 from benchmarks.milebench.combined import read_variant
-from benchmarks.selection import select_positions
+from benchmarks.running.selection import select_positions
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features

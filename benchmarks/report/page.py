@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 from importlib.resources import files
 from typing import Any
 
+from benchmarks.folders.provenance import git_state
 from benchmarks.milebench import PROTOCOLS
-from benchmarks.provenance import git_state
 from benchmarks.report.audits import budget_audits, failures, origins, truncations
 from benchmarks.report.change_charts import change_chart, place_chart
 from benchmarks.report.changes import changes

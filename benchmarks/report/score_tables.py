@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.cells import Cell
-from benchmarks.paper import paper_experiments
 from benchmarks.report.changes import Change
 from benchmarks.report.costs import cost_of
 from benchmarks.report.scenes import Row, Scene
+from benchmarks.reproduction.cells import Cell
+from benchmarks.reproduction.paper import paper_experiments
 from benchmarks.tables import percent, size
 
 Budget = tuple[float, float] | None

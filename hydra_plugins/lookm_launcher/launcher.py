@@ -13,7 +13,6 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 
-
 _NODE = {"_target_": "hydra_plugins.lookm_launcher.launcher.GroupedLauncher"}
 ConfigStore.instance().store(group="hydra/launcher", name="grouped", node=_NODE, provider="lookm")
 
@@ -23,7 +22,7 @@ class GroupedLauncher(BasicLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs; their returns are in the order of `job_overrides`."""
-        from benchmarks.sweep import announce_jobs
+        from benchmarks.running.sweep import announce_jobs
 
         assert self.config is not None
         announce_jobs(self.config, job_overrides)

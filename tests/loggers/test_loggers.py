@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from benchmarks.folders.store import RunFolder
+from benchmarks.folders.summary import Summary
 from benchmarks.loggers import Logger, name_group, open_logger
 from benchmarks.runner import run
 from benchmarks.settings import Settings
-from benchmarks.store import RunFolder
-from benchmarks.summary import Summary
 from lookm.errors import LookmError
 from tests.loggers.offline_run import OfflineRun, read_offline_run
 from tests.runner.conftest import MakeSettings

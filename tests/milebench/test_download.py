@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from benchmarks import hub as hub_module
-from benchmarks import space
+from benchmarks.download import hub as hub_module
+from benchmarks.download import space
 from benchmarks.milebench import DATASETS, archives, download, read_annotation
 from benchmarks.milebench.download import ARCHIVES, REPOSITORY, download_milebench
 from lookm.errors import LookmError

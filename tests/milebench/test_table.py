@@ -8,8 +8,8 @@ from PIL import Image as PillowImage
 
 from benchmarks.milebench import ADVERSARIAL_DATASETS, DATASETS, build_prompt, milebench_benchmark, read_annotation
 from benchmarks.milebench.table import read_table, select_samples, table_features
-from benchmarks.preparation import read_dataset
-from benchmarks.selection import subset_seed
+from benchmarks.running.preparation import read_dataset
+from benchmarks.running.selection import subset_seed
 from lookm.errors import LookmError
 from tests.milebench.golden import byte_tokenizer, load_prompts
 from tests.milebench.original_layout import SAMPLES, adversarial, annotation_of, dump, write_dataset, write_milebench

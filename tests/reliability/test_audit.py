@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmarks import audit
-from benchmarks.audit import audit_records, promised_range
-from benchmarks.records import SampleRecord, read_records, write_records
+from benchmarks.folders import audit
+from benchmarks.folders.audit import audit_records, promised_range
+from benchmarks.folders.records import SampleRecord, read_records, write_records
 from benchmarks.runner import run
 from lookm.errors import BudgetError
 from lookm.importance import Statistics

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import asking
-from benchmarks.comparison import difference
-from benchmarks.records import SampleRecord, read_records
+from benchmarks.folders.comparison import difference
+from benchmarks.folders.records import SampleRecord, read_records
 from benchmarks.runner import run
+from benchmarks.running import asking
 from benchmarks.settings import Settings
 from lookm.models.backbone import Backbone
 from lookm.strategy import Strategy

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.comparison import difference, timeless
-from benchmarks.crashes import killed_at
-from benchmarks.files import read_json, write_json
-from benchmarks.records import SampleRecord, mend_records, read_records
+from benchmarks.folders.comparison import difference, timeless
+from benchmarks.folders.files import read_json, write_json
+from benchmarks.folders.records import SampleRecord, mend_records, read_records
+from benchmarks.folders.store import LOCKS
 from benchmarks.runner import run
 from benchmarks.settings import Settings
-from benchmarks.soak import kill_often
-from benchmarks.store import LOCKS
+from benchmarks.trials.crashes import killed_at
+from benchmarks.trials.soak import kill_often
 from lookm.errors import LookmError
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import DATASETS, NEEDLE

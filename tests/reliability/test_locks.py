@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import locks
-from benchmarks.leases import Holder, Lease
-from benchmarks.locks import Lock
-from benchmarks.records import SampleRecord
+from benchmarks.folders import locks
+from benchmarks.folders.leases import Holder, Lease
+from benchmarks.folders.locks import Lock
+from benchmarks.folders.records import SampleRecord
+from benchmarks.folders.store import RunFolder, hold_all
 from benchmarks.runner import run
-from benchmarks.store import RunFolder, hold_all
 from lookm.errors import LookmError
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import NEEDLE
@@ -27,7 +27,7 @@ from tests.runner.small_benchmark import NEEDLE
 HOLD = """
 import sys, time
 from pathlib import Path
-from benchmarks.locks import Lock
+from benchmarks.folders.locks import Lock
 lock = Lock(Path(sys.argv[1]), "the run")
 lock.acquire()
 print("held", flush=True)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from benchmarks.report.kept_figure import draw_kept, heat
-from benchmarks.specimen import Specimen
+from benchmarks.running.specimen import Specimen
 from lookm import load_strategy
 from lookm.kept import KeptPositions
 from scripts.kept import main

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import asking, group, reading
-from benchmarks.comparison import timeless
-from benchmarks.grouped import attempt_group, parts, run_group
+from benchmarks.folders.comparison import timeless
 from benchmarks.runner import run
+from benchmarks.running import asking, group, reading
+from benchmarks.running.grouped import attempt_group, parts, run_group
 from benchmarks.settings import Settings
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone

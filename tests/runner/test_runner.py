@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import group
-from benchmarks.loading import load_backbone
+from benchmarks.folders.records import SampleRecord, read_records
 from benchmarks.milebench import score_predictions
-from benchmarks.preparation import Dataset
-from benchmarks.reading import Encoded
-from benchmarks.records import SampleRecord, read_records
 from benchmarks.runner import run
+from benchmarks.running import group
+from benchmarks.running.loading import load_backbone
+from benchmarks.running.preparation import Dataset
+from benchmarks.running.reading import Encoded
 from benchmarks.settings import Settings
 from lookm import look_once
 from lookm.errors import LookmError

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.preparation import read_datasets
-from benchmarks.records import read_records
+from benchmarks.folders.records import read_records
 from benchmarks.runner import run
-from benchmarks.selection import select_positions, subset_seed
+from benchmarks.running.preparation import read_datasets
+from benchmarks.running.selection import select_positions, subset_seed
 from benchmarks.settings import Settings
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import NEEDLE

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from benchmarks.benchmark import DatasetInfo
-from benchmarks.records import SampleRecord
-from benchmarks.summary import DatasetResult, changed_share, comparable, mean_of, other_commits, summarise
+from benchmarks.folders.records import SampleRecord
+from benchmarks.folders.summary import DatasetResult, changed_share, comparable, mean_of, other_commits, summarise
 from benchmarks.tables import align, comparison_table, percent, run_table, size
 from tests.runner.conftest import MakeSettings
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.records import SampleRecord
+from benchmarks.folders.records import SampleRecord
 from benchmarks.truncation import GROUPS, truncation, truncation_group
 
 

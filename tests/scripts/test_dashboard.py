@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.folders.summary import TaskRow
 from benchmarks.loggers.content import numbers
 from benchmarks.loggers.dashboard import make_workspace, specification
 from benchmarks.milebench import TASKS
-from benchmarks.summary import TaskRow
 from scripts.dashboard import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")

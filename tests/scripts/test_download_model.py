@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from benchmarks import checkpoints, space
-from benchmarks.checkpoints import Source, download_checkpoint, read_source
+from benchmarks.download import checkpoints, space
+from benchmarks.download.checkpoints import Source, download_checkpoint, read_source
 from lookm.errors import LookmError
 from lookm.models.source import weights_folder
 from scripts.download import main

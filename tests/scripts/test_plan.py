@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks.estimation import GPUS, Architecture, architecture_of, memory_bytes, prompt_cost
-from benchmarks.resolution import resolve, samples_needed
+from benchmarks.planning.estimation import GPUS, Architecture, architecture_of, memory_bytes, prompt_cost
+from benchmarks.planning.resolution import resolve, samples_needed
 from benchmarks.runner import run
 from benchmarks.settings import CONFIGS
 from lookm.errors import LookmError

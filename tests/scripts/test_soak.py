@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import soak as soaking
-from benchmarks.residence import Residence, resident_bytes
 from benchmarks.settings import Settings
-from benchmarks.soak import Kills, Load, draw, kill_often, load
+from benchmarks.trials import soak as soaking
+from benchmarks.trials.residence import Residence, resident_bytes
+from benchmarks.trials.soak import Kills, Load, draw, kill_often, load
 from scripts import soak
 from tests.runner.conftest import MakeSettings, settings_of
 from tests.runner.small_benchmark import NEEDLE

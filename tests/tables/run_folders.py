@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.files import write_json
+from benchmarks.folders.files import write_json
+from benchmarks.folders.records import SampleRecord
+from benchmarks.folders.results import predictions_of
+from benchmarks.folders.store import RunFolder
 from benchmarks.milebench import PROTOCOLS, score_predictions, write_evaluation
-from benchmarks.preparation import Dataset, read_dataset
-from benchmarks.records import SampleRecord
-from benchmarks.results import predictions_of
-from benchmarks.store import RunFolder
+from benchmarks.running.preparation import Dataset, read_dataset
 from tests.runner.small_benchmark import small_benchmark
 
 STRATEGIES: dict[str, dict[str, Any]] = {

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.cells import Cell, Column
-from benchmarks.curves import STYLES, caption, curve_points, draw_curves, save_figure
-from benchmarks.experiment import Row
-from benchmarks.intervals import Interval
-from benchmarks.paper import paper_experiments
-from benchmarks.reproduction import ALL, Reproduction, reproduce
+from benchmarks.reproduction.cells import Cell, Column
+from benchmarks.reproduction.curves import STYLES, caption, curve_points, draw_curves, save_figure
+from benchmarks.reproduction.experiment import Row
+from benchmarks.reproduction.filled import ALL, Reproduction, reproduce
+from benchmarks.reproduction.intervals import Interval
+from benchmarks.reproduction.paper import paper_experiments
 from lookm.errors import LookmError
 from tests.tables.rows import FIGURE
 

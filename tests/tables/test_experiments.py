@@ -6,9 +6,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from benchmarks.command_line import choices_of
-from benchmarks.experiment import Experiment, experiment_names, read_experiment
 from benchmarks.milebench import DATASETS
-from benchmarks.paper import PAPER, paper_experiments
+from benchmarks.reproduction.experiment import Experiment, experiment_names, read_experiment
+from benchmarks.reproduction.paper import PAPER, paper_experiments
 from benchmarks.settings import CONFIGS, read_settings
 from lookm.errors import LookmError
 

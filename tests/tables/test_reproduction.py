@@ -7,12 +7,12 @@ from statistics import fmean
 import pytest
 
 from benchmarks.benchmark import DatasetInfo
-from benchmarks.cells import compute_cells, dataset_columns, mean_column, task_columns
-from benchmarks.collection import collect, find_runs
-from benchmarks.experiment import Experiment, read_experiment
 from benchmarks.milebench import DATASETS, PAPER_COLUMNS
-from benchmarks.reproduction import TRUNCATED, WHOLE, reproduce
-from benchmarks.score_table import as_csv, as_latex, as_markdown, as_text
+from benchmarks.reproduction.cells import compute_cells, dataset_columns, mean_column, task_columns
+from benchmarks.reproduction.collection import collect, find_runs
+from benchmarks.reproduction.experiment import Experiment, read_experiment
+from benchmarks.reproduction.filled import TRUNCATED, WHOLE, reproduce
+from benchmarks.reproduction.score_table import as_csv, as_latex, as_markdown, as_text
 from lookm.errors import LookmError
 from tests.runner.conftest import OWN_CONFIGS
 from tests.runner.small_benchmark import CHOICE, NEEDLE, ROUGE, SAMPLES

@@ -1,0 +1,1 @@
+"""Fetching files of the Hugging Face Hub, and room for them."""

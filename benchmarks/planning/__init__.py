@@ -1,0 +1,1 @@
+"""What a command will cost, before anything is spent."""

@@ -1,0 +1,1 @@
+"""Computing runs: from the samples that are missed to answers, in one process or many."""
