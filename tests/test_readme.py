@@ -18,8 +18,9 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_library_use_runs_and_prints_what_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:
-    library, one_layer, _ = blocks("python")
+    library, one_layer, sweep, _ = blocks("python")
     exec(library, {})
+    exec(sweep, {})
     printed = capsys.readouterr().out.splitlines()
     shown = [line for block in blocks("text") for line in block.splitlines()]
     for line in printed:
@@ -33,7 +34,7 @@ def test_the_library_use_runs_and_prints_what_readme_shows(capsys: pytest.Captur
 def test_a_strategy_is_added_by_one_file_and_one_yaml(tmp_path: Path) -> None:
     for package in ("lookm", "baselines", "configs"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("tiny_llava", "__pycache__"))
-    (tmp_path / "baselines" / "streaming.py").write_text(blocks("python")[2], encoding="utf-8")
+    (tmp_path / "baselines" / "streaming.py").write_text(blocks("python")[-1], encoding="utf-8")
     (tmp_path / "configs" / "strategy" / "streaming.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
     code = """
 import torch

@@ -45,7 +45,8 @@ def attention_with_statistics(
     kv_heads = keys.shape[0]
     group = heads // kv_heads
     rows = min(length, rows or min(MAX_ROWS, max(MIN_ROWS, BLOCK_ELEMENTS // length)) // group or 1)
-    at_once = max(1, BLOCK_ELEMENTS // (rows * group * length))  # key/value heads
+    # Key/value heads: one for each thread, whose block then stays in one core's cache, or more if they are small.
+    at_once = max(torch.get_num_threads(), BLOCK_ELEMENTS // (rows * group * length))
     totals = Totals(needs, queries, kv_heads)
     output = queries.new_empty(length, heads, values.shape[-1])
     scaled = queries * (size**-0.5 if scaling is None else scaling)

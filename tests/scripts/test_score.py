@@ -174,7 +174,7 @@ def test_wrong_input_is_one_line_and_status_2(
         "has predictions but no 'dataset'": (half,),
         "--write needs a pred.json": (whole, "--write"),
         "half.json": (whole, "--json", half / "out.json"),
-        "FreedomIntelligence/MileBench": (run, "--annotations", tmp_path / "elsewhere"),
+        "python -m scripts.download milebench --root": (run, "--annotations", tmp_path / "elsewhere"),
     }
     for message, arguments in wrong.items():
         status, _, errors = score(capsys, *arguments)
