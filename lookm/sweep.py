@@ -64,10 +64,7 @@ def generate_sweep(
         >>> for row in generate_sweep(model, inputs, strategies, max_new_tokens=16, pad_token_id=0):
         ...     print(row.strategy.name, row.tokens)
     """
-    if not 1 <= min_new_tokens <= max_new_tokens:
-        raise LookmError(f"min_new_tokens={min_new_tokens} and max_new_tokens={max_new_tokens}: need 1 ≤ min ≤ max")
-    if is_looked_at(model):
-        raise LookmError("generate_sweep brings its own strategies; call it outside look_once")
+    _check_call(model, min_new_tokens, max_new_tokens)
     decoder = decoder_of(model)
     n_layers = len(DynamicCache(config=model.config).layers)
     prompt = read_prompt(inputs.get("input_ids"), None, inputs.get("attention_mask"), image_token_ids(model.config))
@@ -93,6 +90,13 @@ def generate_sweep(
     finally:
         decoder.set_attn_implementation(attention)
     return sweep.rows
+
+
+def _check_call(model: PreTrainedModel, min_new_tokens: int, max_new_tokens: int) -> None:
+    if not 1 <= min_new_tokens <= max_new_tokens:
+        raise LookmError(f"min_new_tokens={min_new_tokens} and max_new_tokens={max_new_tokens}: need 1 ≤ min ≤ max")
+    if is_looked_at(model):
+        raise LookmError("generate_sweep brings its own strategies; call it outside look_once")
 
 
 class _Sweep:

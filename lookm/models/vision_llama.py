@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
@@ -69,9 +70,9 @@ class VisionLlama(PreTrainedModel, GenerationMixin):
         self.language_model = LlamaForCausalLM(config.text_config)
         self.post_init()
 
+    @abstractmethod
     def build_vision(self, config: VisionLlamaConfig) -> None:
-        """Sets `vision_tower` and `projector`."""
-        raise NotImplementedError
+        """Sets `vision_tower` and `projector`; every backbone has its own."""
 
     def get_input_embeddings(self) -> nn.Module:
         """The LLaMA's token embeddings."""

@@ -77,7 +77,8 @@ def test_surplus_tensors_are_told_in_a_warning(folder: Path) -> None:
     with pytest.warns(
         UserWarning, match=r"holds 6 tensors \(extra\.0, extra\.1, extra\.2, extra\.3, …\) that the model"
     ):
-        load_llava(path=folder, **LLAVA)
+        backbone = load_llava(path=folder, **LLAVA)
+    assert not any(name.startswith("extra.") for name in backbone.model.state_dict())
 
 
 @pytest.mark.filterwarnings("error")

@@ -33,7 +33,10 @@ def record(number: int = 0, **changes: object) -> SampleRecord:
 
 
 def test_what_was_promised_passes() -> None:
-    audit_records(H2O, "A", [record(), record(1, error="no image", kept_tokens=())])
+    kept = [record(), record(1, error="no image", kept_tokens=())]
+    audit_records(H2O, "A", kept)
+    with pytest.raises(BudgetError):  # the same failed sample, had it been answered
+        audit_records(H2O, "A", [record(), record(1, kept_tokens=())])
 
 
 @pytest.mark.parametrize(
