@@ -11,7 +11,7 @@ _FAILED = "failed"
 
 
 def painted(table: str, stream: TextIO) -> str:
-    """A table of `benchmarks.tables` as it is to be written to a stream.
+    """A table of `benchmarks.run_table` as it is to be written to a stream.
 
     Title, head and mean stand out, rule and chance step back, failures are red. Streams that are no terminal get the
     text as it is, and so does everybody with NO_COLOR (https://no-color.org) or TERM=dumb in the environment.

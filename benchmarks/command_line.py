@@ -21,12 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks import interpolation
 from benchmarks.colours import painted
-from benchmarks.keys import KEYS
-from benchmarks.running.interruption import replace_handlers, restore_handlers, stop_now
-from benchmarks.running.leader import leads
+from benchmarks.evaluation.interruption import replace_handlers, restore_handlers, stop_now
+from benchmarks.evaluation.keys import KEYS
+from benchmarks.evaluation.leader import leads
 
 if TYPE_CHECKING:
-    from benchmarks.running.jobs import Jobs
+    from benchmarks.evaluation.jobs import Jobs
 
 _LEADER_SPEAKS = 10.0  # seconds; it is over as soon as the leader has ended
 
@@ -90,9 +90,9 @@ def run_job(config: DictConfig) -> float:
         LookmError: in a sweep, for wrong input; on its own, the job ends the program with its line instead.
     """
     # Torch and transformers take seconds to import; --help and misspelt keys need neither.
-    from benchmarks.runner import run
-    from benchmarks.settings import read_settings
-    from benchmarks.tables import job_line, run_table
+    from benchmarks.evaluation.runner import run
+    from benchmarks.evaluation.settings import read_settings
+    from benchmarks.run_table import job_line, run_table
 
     hydra = HydraConfig.get()
     sweeping = hydra.mode == RunMode.MULTIRUN
@@ -114,7 +114,7 @@ def run_job(config: DictConfig) -> float:
 @lru_cache(maxsize=1)
 def jobs() -> Jobs:
     """The jobs of the sweep that this process runs."""
-    from benchmarks.running.jobs import Jobs
+    from benchmarks.evaluation.jobs import Jobs
 
     return Jobs()
 

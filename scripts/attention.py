@@ -43,10 +43,10 @@ def draw(options: argparse.Namespace) -> None:
         raise LookmError(f"--cells {options.cells} shows nothing; choose 2 or more")
     if options.output.suffix not in (".png", ".svg", ".pdf"):
         raise LookmError(f"--output {options.output} is no picture; choose a name that ends in .png, .svg or .pdf")
+    from benchmarks.evaluation.loading import load_backbone
+    from benchmarks.evaluation.specimen import find_sample, prepare_specimen
     from benchmarks.report.attention_figure import draw_attention, modality_edges, save_figure
     from benchmarks.report.choosing import compose_settings
-    from benchmarks.running.loading import load_backbone
-    from benchmarks.running.specimen import find_sample, prepare_specimen
     from lookm.attention_map import prompt_maps
     from lookm.prompt import image_token_ids, read_prompt
 

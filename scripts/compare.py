@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.milebench import PROTOCOLS
-from benchmarks.tables import ABSENT, align, percent
+from benchmarks.run_table import ABSENT, align, percent
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
-    from benchmarks.reproduction.cells import Cell
-    from benchmarks.reproduction.collection import Run
+    from benchmarks.tables.cells import Cell
+    from benchmarks.tables.collection import Run
 
 HEAD = ["n", "run %", "other %", "difference", "95 % from", "to", "", "changed %", "at token", "budget %", "other"]
 
@@ -48,9 +48,9 @@ def compare(one: Path, other: Path, options: argparse.Namespace) -> list[list[st
     Raises:
         LookmError: no such run, or runs of different samples.
     """
-    from benchmarks.reproduction.cells import compute_cells, mean_column, task_columns
-    from benchmarks.reproduction.collection import collect_runs, find_runs
-    from benchmarks.reproduction.comparability import check_same_samples, common_samples
+    from benchmarks.tables.cells import compute_cells, mean_column, task_columns
+    from benchmarks.tables.collection import collect_runs, find_runs
+    from benchmarks.tables.comparability import check_same_samples, common_samples
 
     runs = [run for folder in (one, other) for run in find_runs([folder])]
     if len(runs) != 2 or runs[0].name == runs[1].name:
@@ -92,7 +92,7 @@ def _line(name: str, first: Cell | None, second: Cell | None) -> list[str]:
 
 def _differences(one: Run, other: Run) -> str:
     """In what two runs' configurations differ, in words."""
-    from benchmarks.reproduction.experiment import facts_of
+    from benchmarks.tables.experiment import facts_of
 
     facts = [
         {**facts_of(run), **{f"strategy.{key}": value for key, value in run.configuration["strategy"].items()}}

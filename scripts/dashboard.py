@@ -43,8 +43,8 @@ def build(options: argparse.Namespace) -> None:
         import wandb_workspaces  # noqa: F401
     except ImportError:
         raise LookmError('wandb_workspaces is missing; pip install "lookm-harness[wandb]"') from None
-    from benchmarks.folders.files import write_json
-    from benchmarks.loggers.dashboard import make_report, make_workspace, specification
+    from benchmarks.evaluation.files import write_json
+    from benchmarks.evaluation.loggers.dashboard import make_report, make_workspace, specification
 
     entity = options.entity or "entity"
     if options.mode == "online":

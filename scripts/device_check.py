@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.folders.files import write_json
-from benchmarks.folders.provenance import hardware, versions
+from benchmarks.evaluation.files import write_json
+from benchmarks.evaluation.provenance import hardware, versions
 from lookm import load_strategy, look_once, strategy_names
 from lookm.stopwatch import Mark
 from scripts.kernel_check import check_determinism, check_kernels, measure_layer

@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.folders.files import write_json, write_text
-from benchmarks.folders.provenance import hardware, versions
+from benchmarks.evaluation.files import write_json, write_text
+from benchmarks.evaluation.provenance import hardware, versions
 from lookm.errors import LookmError
 from scripts.measuring.capacity import largest_batches
 from scripts.measuring.decode import decode_grid

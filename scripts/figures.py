@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.folders.files import write_text
-from benchmarks.reproduction.experiment_arguments import add_arguments, read_arguments, read_conditions
+from benchmarks.evaluation.files import write_text
+from benchmarks.tables.experiment_arguments import add_arguments, read_arguments, read_conditions
 from lookm.errors import LookmError
 
 OUTPUT = Path("results/figures")
@@ -38,9 +38,9 @@ def draw(options: argparse.Namespace) -> None:
     Raises:
         LookmError: wrong input, nothing to draw, or runs that must not stand in one figure.
     """
-    from benchmarks.reproduction.curves import Axis, caption, draw_curves, save_figure
-    from benchmarks.reproduction.filled import reproduce
-    from benchmarks.reproduction.score_table import notes
+    from benchmarks.tables.curves import Axis, caption, draw_curves, save_figure
+    from benchmarks.tables.filled import reproduce
+    from benchmarks.tables.score_table import notes
 
     experiment, runs = read_arguments(options.figure, options)
     (result,) = reproduce(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
-    from benchmarks.benchmark import Benchmark
+    from benchmarks.evaluation.benchmark import Benchmark
     from benchmarks.milebench.inspection import Inspected
     from benchmarks.milebench.lengths import Measure
 
@@ -25,7 +25,7 @@ FOUND = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    from benchmarks.folders.files import write_json
+    from benchmarks.evaluation.files import write_json
     from benchmarks.milebench.inspection import KINDS
 
     options = _parser().parse_args(arguments)
@@ -84,11 +84,11 @@ def inspect_benchmark(options: argparse.Namespace) -> tuple[Benchmark, Measure |
     Raises:
         LookmError: no such data, dataset, model or tokenizer.
     """
+    from benchmarks.evaluation.settings import select_datasets
     from benchmarks.milebench import milebench_benchmark
     from benchmarks.milebench.inspection import inspect_dataset
     from benchmarks.milebench.lengths import read_measure
     from benchmarks.mini.benchmark import mini_benchmark
-    from benchmarks.settings import select_datasets
 
     if options.benchmark == "mini":
         if options.adversarial or options.combined:

@@ -43,11 +43,11 @@ def draw(options: argparse.Namespace) -> None:
     """
     if options.output.suffix not in (".png", ".svg", ".pdf"):
         raise LookmError(f"--output {options.output} is no picture; choose a name that ends in .png, .svg or .pdf")
+    from benchmarks.evaluation.loading import load_backbone
+    from benchmarks.evaluation.specimen import find_sample, prepare_specimen
     from benchmarks.report.attention_figure import save_figure
     from benchmarks.report.choosing import compose_settings
     from benchmarks.report.kept_figure import draw_kept
-    from benchmarks.running.loading import load_backbone
-    from benchmarks.running.specimen import find_sample, prepare_specimen
     from lookm import load_strategy
     from lookm.kept import kept_positions
 

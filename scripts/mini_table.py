@@ -15,12 +15,12 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from benchmarks.folders.files import write_json, write_text
-from benchmarks.folders.provenance import git_state, hardware, versions
-from benchmarks.folders.results import summary_of
-from benchmarks.folders.summary import Summary, TaskRow
-from benchmarks.settings import CONFIGS, Settings, read_settings
-from benchmarks.tables import comparison_table
+from benchmarks.evaluation.files import write_json, write_text
+from benchmarks.evaluation.provenance import git_state, hardware, versions
+from benchmarks.evaluation.results import summary_of
+from benchmarks.evaluation.settings import CONFIGS, Settings, read_settings
+from benchmarks.evaluation.summary import Summary, TaskRow
+from benchmarks.run_table import comparison_table
 from lookm.errors import LookmError
 
 ROWS = (

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.folders.files import write_json
-from benchmarks.folders.provenance import versions
-from benchmarks.settings import CONFIGS
+from benchmarks.evaluation.files import write_json
+from benchmarks.evaluation.provenance import versions
+from benchmarks.evaluation.settings import CONFIGS
 from lookm.errors import LookmError
 from lookm.models.memory import blueprint, memory_need, prompt_of, weight_bytes
 from lookm.models.source import QUANTIZATIONS

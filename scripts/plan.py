@@ -83,7 +83,7 @@ def plan(options: argparse.Namespace) -> list[str]:
 
 
 def _table(runs: Sequence[PlannedRun]) -> list[str]:
-    from benchmarks.tables import align
+    from benchmarks.run_table import align
 
     rows = [["run", "samples", "done", "left"]]
     rows += [[run.settings.run, *map(str, (run.selected, run.done, run.left))] for run in runs]
@@ -95,7 +95,7 @@ def _costs(runs: Sequence[PlannedRun], gpu: str | None, batches: int) -> list[st
     """What the runs of one group cost."""
     from benchmarks.planning.measurement import measure
     from benchmarks.planning.plan import estimate
-    from benchmarks.tables import size
+    from benchmarks.run_table import size
 
     cost = measure(runs, batches=batches) if gpu is None else estimate(runs, GPUS[gpu])
     where = "GPU" if gpu or runs[0].settings.device.startswith("cuda") else "CPU"

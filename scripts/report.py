@@ -49,11 +49,11 @@ def write(options: argparse.Namespace) -> int:
         import plotly  # noqa: F401
     except ImportError as error:
         raise LookmError(f'{error.name} is missing; pip install "lookm-harness[report]"') from None
-    from benchmarks.folders.files import write_text
+    from benchmarks.evaluation.files import write_text
     from benchmarks.report.page import render
     from benchmarks.report.parts import make_parts
     from benchmarks.report.scenes import gather
-    from benchmarks.reproduction.collection import find_runs
+    from benchmarks.tables.collection import find_runs
 
     if options.output.is_dir():
         raise LookmError(f"--output {options.output} is a folder; name a file, such as {options.output}/report.html")

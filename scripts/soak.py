@@ -14,11 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.folders.files import write_json
+from benchmarks.evaluation.files import write_json
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
-    from benchmarks.settings import Settings
+    from benchmarks.evaluation.settings import Settings
 
 # Threads that wait by spinning make small models a hundred times slower when another program wants a core too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

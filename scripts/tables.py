@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.reproduction.experiment_arguments import add_arguments, read_arguments, read_conditions
+from benchmarks.tables.experiment_arguments import add_arguments, read_arguments, read_conditions
 from lookm.errors import LookmError
 
 
@@ -35,8 +35,8 @@ def table(options: argparse.Namespace) -> str:
     Raises:
         LookmError: wrong input, or runs that must not stand in one table.
     """
-    from benchmarks.reproduction.filled import reproduce
-    from benchmarks.reproduction.score_table import as_csv, as_latex, as_markdown, as_text
+    from benchmarks.tables.filled import reproduce
+    from benchmarks.tables.score_table import as_csv, as_latex, as_markdown, as_text
 
     experiment, runs = read_arguments(options.table, options)
     results = reproduce(

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 import run
 from benchmarks.command_line import Status
-from benchmarks.folders.comparison import timeless
-from benchmarks.running import asking
+from benchmarks.evaluation import asking
+from benchmarks.evaluation.comparison import timeless
 from tests.conftest import Command
 from tests.runner.small_benchmark import NEEDLE
 

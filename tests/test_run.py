@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 import run
 from benchmarks.command_line import Status
-from benchmarks.keys import KEYS
-from benchmarks.running import group, loading
+from benchmarks.evaluation import group, loading
+from benchmarks.evaluation.keys import KEYS
 from tests.conftest import Command
 from tests.runner.small_benchmark import NEEDLE
 

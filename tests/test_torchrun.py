@@ -12,12 +12,12 @@ import pytest
 
 import run
 from benchmarks.command_line import Status
-from benchmarks.folders.comparison import timeless
-from benchmarks.running import asking, grouped
-from benchmarks.running.grouped import attempt_group
-from benchmarks.running.opened import Outcome
-from benchmarks.running.ranks import Ranks, ranks
-from benchmarks.settings import Settings
+from benchmarks.evaluation import asking, grouped
+from benchmarks.evaluation.comparison import timeless
+from benchmarks.evaluation.grouped import attempt_group
+from benchmarks.evaluation.opened import Outcome
+from benchmarks.evaluation.ranks import Ranks, ranks
+from benchmarks.evaluation.settings import Settings
 from lookm.errors import LookmError
 from tests.conftest import Command
 from tests.runner.conftest import OWN_CONFIGS, MakeSettings, settings_of  # noqa: F401

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.download.hub import RemoteFile, digest_of, hub_errors, read_repository
 from benchmarks.download.space import require_space
-from benchmarks.settings import CONFIGS
+from benchmarks.evaluation.settings import CONFIGS
 from lookm.errors import LookmError
 
 _SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")  # configurations and tokenizers; never .py

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.benchmark import Benchmark, DatasetInfo
+from benchmarks.evaluation.benchmark import Benchmark, DatasetInfo
+from benchmarks.evaluation.preparation import open_images, read_dataset
+from benchmarks.evaluation.selection import select_positions
 from benchmarks.milebench.annotation import annotation_path, read_annotation
 from benchmarks.milebench.lengths import Lengths, Measure, measure_lengths
 from benchmarks.milebench.normalisation import normalise
 from benchmarks.milebench.prompts import PLACEHOLDER
 from benchmarks.milebench.table import bars_on_terminals, read_table
-from benchmarks.running.preparation import open_images, read_dataset
-from benchmarks.running.selection import select_positions
 from lookm.errors import LookmError
 
 KINDS = {

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from benchmarks.download.checkpoints import model_names
+from benchmarks.evaluation.preparation import DATA_ERRORS, Dataset
+from benchmarks.evaluation.settings import CONFIGS
+from benchmarks.evaluation.truncation import GROUPS, truncation_group
 from benchmarks.milebench.prompts import PLACEHOLDER, build_prompt
-from benchmarks.running.preparation import DATA_ERRORS, Dataset
-from benchmarks.settings import CONFIGS
-from benchmarks.truncation import GROUPS, truncation_group
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Lengths:
 
     Attributes:
         mean, most: of the whole prompts, before anything is cut.
-        cut: samples that lose something to the context limit; `groups` says what (`benchmarks.truncation`).
+        cut: samples that lose something to the context limit; `groups` says what (`benchmarks.evaluation.truncation`).
         images_lost, tokens_lost: images and text tokens that they lose.
         without_prompt: samples of which no prompt can be made.
     """

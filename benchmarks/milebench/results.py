@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.folders.files import write_text
+from benchmarks.evaluation.files import write_text
 from benchmarks.milebench.annotation import check_annotation, read_annotation, read_annotation_file, read_json
 from benchmarks.milebench.taxonomy import DATASETS
 from lookm.errors import LookmError

@@ -12,7 +12,7 @@ from benchmarks.trials.residence import resident_bytes
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
-    from benchmarks.running.preparation import Dataset
+    from benchmarks.evaluation.preparation import Dataset
     from lookm.models.backbone import Backbone
 
 
@@ -29,10 +29,10 @@ def measure(runs: Sequence[PlannedRun], *, batches: int = 3, seed: int = 0) -> E
     """
     import torch
 
-    from benchmarks.running.asking import answer
-    from benchmarks.running.loading import load_backbone
-    from benchmarks.running.preparation import read_datasets
-    from benchmarks.running.reading import read_units
+    from benchmarks.evaluation.asking import answer
+    from benchmarks.evaluation.loading import load_backbone
+    from benchmarks.evaluation.preparation import read_datasets
+    from benchmarks.evaluation.reading import read_units
 
     first = runs[0].settings
     backbone = load_backbone(first)
@@ -73,7 +73,7 @@ def measure(runs: Sequence[PlannedRun], *, batches: int = 3, seed: int = 0) -> E
 
 def _prompt_tokens(dataset: Dataset, backbone: Backbone) -> dict[str, int]:
     """Tokens of the prompts of a dataset's selected samples, by id."""
-    from benchmarks.running.preparation import Prepared, prepare_prompts
+    from benchmarks.evaluation.preparation import Prepared, prepare_prompts
 
     prompts = prepare_prompts(
         dataset,

@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks import interpolation
 from benchmarks.command_line import choices_of, explain
-from benchmarks.folders.store import RunFolder
+from benchmarks.evaluation.settings import CONFIGS, Settings, read_settings
+from benchmarks.evaluation.store import RunFolder
 from benchmarks.planning.estimation import (
     ANSWER_TOKENS,
     BANDWIDTH_SHARE,
@@ -26,7 +27,6 @@ from benchmarks.planning.estimation import (
     memory_bytes,
     prompt_cost,
 )
-from benchmarks.settings import CONFIGS, Settings, read_settings
 from lookm.errors import LookmError
 
 interpolation.register()
@@ -71,7 +71,7 @@ def planned_settings(overrides: Sequence[str]) -> list[Settings]:
     Raises:
         LookmError: a wrong override, in one line.
     """
-    from benchmarks.running.sweep import job_overrides
+    from benchmarks.evaluation.sweep import job_overrides
 
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -88,7 +88,7 @@ def planned_settings(overrides: Sequence[str]) -> list[Settings]:
 
 def planned_runs(settings: Sequence[Settings]) -> tuple[list[PlannedRun], list[str]]:
     """The runs of a command, each once, and what is not known of them."""
-    from benchmarks.running.preparation import read_datasets
+    from benchmarks.evaluation.preparation import read_datasets
 
     runs: list[PlannedRun] = []
     unknown: dict[str, None] = {}
@@ -113,7 +113,7 @@ def planned_runs(settings: Sequence[Settings]) -> tuple[list[PlannedRun], list[s
 
 def groups(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
     """The runs of which something is left, those together that `run.py -m` computes together."""
-    from benchmarks.running.grouped import parts
+    from benchmarks.evaluation.grouped import parts
 
     left = [run for run in runs if run.left]
     return [[left[place] for place in part] for part in parts([run.settings for run in left])]
@@ -134,8 +134,8 @@ def paired_differences(runs: Sequence[PlannedRun]) -> list[float]:
 
     Only runs are compared that differ in nothing but the strategy.
     """
-    from benchmarks.folders.summary import comparable
-    from benchmarks.reproduction.collection import collect
+    from benchmarks.evaluation.summary import comparable
+    from benchmarks.tables.collection import collect
 
     folders = {run.settings.folder: RunFolder(run.settings.folder) for run in runs}
     there = [path for path, folder in folders.items() if folder.exists]
@@ -183,7 +183,7 @@ def estimate(runs: Sequence[PlannedRun], gpu: Gpu) -> Estimate:
 
 def _prompt_length(settings: Settings, model: Architecture) -> tuple[float, float, list[str]]:
     """Mean tokens and images of a prompt, and what they rest on."""
-    from benchmarks.running.preparation import read_datasets
+    from benchmarks.evaluation.preparation import read_datasets
 
     longest = int(settings.model_config["max_context_len"])
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.folders.audit import promised_range
+from benchmarks.evaluation.audit import promised_range
 from benchmarks.report.scenes import Row, Scene
 from lookm.registry import strategy_names
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.settings import CONFIGS, Settings, read_settings
+from benchmarks.evaluation.settings import CONFIGS, Settings, read_settings
 
 
 def compose_settings(overrides: Sequence[str]) -> Settings:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.running.specimen import Specimen
+from benchmarks.evaluation.specimen import Specimen
 from lookm.kept import KeptPositions, image_spans, token_grid
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from importlib.resources import files
 from typing import Any
 
-from benchmarks.folders.provenance import git_state
+from benchmarks.evaluation.provenance import git_state
 from benchmarks.milebench import PROTOCOLS
 from benchmarks.report.audits import budget_audits, failures, origins, truncations
 from benchmarks.report.change_charts import change_chart, place_chart
@@ -19,7 +19,7 @@ from benchmarks.report.palette import look_of
 from benchmarks.report.scenes import Scene
 from benchmarks.report.score_tables import COSTS, headline, score_table
 from benchmarks.report.views import SampleView
-from benchmarks.tables import percent
+from benchmarks.run_table import percent
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.folders.provenance import weights_digest
+from benchmarks.evaluation.preparation import Dataset, read_dataset
+from benchmarks.evaluation.provenance import weights_digest
+from benchmarks.evaluation.settings import construct
+from benchmarks.evaluation.specimen import prepare_specimen
 from benchmarks.report.scenes import Scene
 from benchmarks.report.views import SampleView, answers_of, plain_view, view_of
-from benchmarks.running.preparation import Dataset, read_dataset
-from benchmarks.running.specimen import prepare_specimen
-from benchmarks.settings import construct
 from lookm.errors import LookmError
 from lookm.kept import kept_positions
 

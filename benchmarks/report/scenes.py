@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from benchmarks.benchmark import DatasetInfo
+from benchmarks.evaluation.benchmark import DatasetInfo
 from benchmarks.milebench import DATASETS, PAPER_COLUMNS, PROTOCOLS
-from benchmarks.reproduction.cells import Cell, Column, compute_cells, mean_column, task_columns
-from benchmarks.reproduction.collection import Run, collect_runs
-from benchmarks.reproduction.comparability import common_samples
-from benchmarks.reproduction.experiment import facts_of
+from benchmarks.tables.cells import Cell, Column, compute_cells, mean_column, task_columns
+from benchmarks.tables.collection import Run, collect_runs
+from benchmarks.tables.comparability import common_samples
+from benchmarks.tables.experiment import facts_of
 from lookm.errors import LookmError
 from lookm.registry import build_strategy
 from lookm.strategy import Strategy

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from benchmarks.report.changes import Change
 from benchmarks.report.costs import cost_of
 from benchmarks.report.scenes import Row, Scene
-from benchmarks.reproduction.cells import Cell
-from benchmarks.reproduction.paper import paper_experiments
-from benchmarks.tables import percent, size
+from benchmarks.run_table import percent, size
+from benchmarks.tables.cells import Cell
+from benchmarks.tables.paper import paper_experiments
 
 Budget = tuple[float, float] | None
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.folders.records import SampleRecord
+from benchmarks.evaluation.records import SampleRecord
+from benchmarks.evaluation.specimen import Specimen
 from benchmarks.milebench import PLACEHOLDER
 from benchmarks.report.changes import first_difference
 from benchmarks.report.scenes import Row, Scene
-from benchmarks.running.specimen import Specimen
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def plain_view(
         root: the benchmark's folder; None where it is not known any more, which leaves the pictures out.
         why_not: why the model was not run again.
     """
-    from benchmarks.running.preparation import open_images
+    from benchmarks.evaluation.preparation import open_images
 
     images: list[dict[str, Any]] = []
     for number, path in enumerate(asked.images):

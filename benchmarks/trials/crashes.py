@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.folders import files
+from benchmarks.evaluation import files
 
 Work = Callable[[], object]
 
@@ -132,7 +132,7 @@ def _die_within(step: int, torn: int) -> None:
         left -= 1
         append_text(path, text)
 
-    from benchmarks.folders import store
+    from benchmarks.evaluation import store
 
     append_text = files.append_text
     store.append_text = append_some

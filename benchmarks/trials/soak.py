@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.folders.comparison import difference
-from benchmarks.settings import Settings
+from benchmarks.evaluation.comparison import difference
+from benchmarks.evaluation.settings import Settings
 from benchmarks.trials.crashes import killed_after
 from benchmarks.trials.residence import Residence
 
@@ -72,8 +72,8 @@ def load(settings: Settings, rounds: int, *, every: float = 1.0) -> Load:
     Raises:
         LookmError: as `run`.
     """
-    from benchmarks.runner import run
-    from benchmarks.running.loading import load_backbone
+    from benchmarks.evaluation.loading import load_backbone
+    from benchmarks.evaluation.runner import run
 
     load_backbone(settings)
     began, computed, failed = time.monotonic(), 0, 0
@@ -102,7 +102,7 @@ def kill_often(
         LookmError: as `run`.
         RuntimeError: a run failed otherwise than by being killed.
     """
-    from benchmarks.runner import run
+    from benchmarks.evaluation.runner import run
 
     reference = replace(settings, results_dir=folder / "undisturbed")
     run(reference)  # loads the model, which the children inherit

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.folders.store import RunFolder
-from benchmarks.folders.summary import Summary
-from benchmarks.loggers import Logger, name_group, open_logger
-from benchmarks.runner import run
-from benchmarks.settings import Settings
+from benchmarks.evaluation.loggers import Logger, name_group, open_logger
+from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.settings import Settings
+from benchmarks.evaluation.store import RunFolder
+from benchmarks.evaluation.summary import Summary
 from lookm.errors import LookmError
 from tests.loggers.offline_run import OfflineRun, read_offline_run
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import CHOICE, DATASETS, NEEDLE
 
-WANDB = "benchmarks.loggers.wandb_logger.WandbLogger"
+WANDB = "benchmarks.evaluation.loggers.wandb_logger.WandbLogger"
 
 
 @pytest.fixture(autouse=True)
@@ -188,8 +188,11 @@ def test_no_logger_says_and_writes_nothing(
         ({"_target_": WANDB, "images": -1}, "logger.images must be a whole number of at least 0, not -1"),
         ({"_target_": WANDB, "image_size": 0}, "logger.image_size must be a whole number of at least 1, not 0"),
         ({"_target_": WANDB, "colour": "red"}, "unexpected keyword argument 'colour'"),
-        ({"_target_": "benchmarks.loggers.no.Such"}, "'benchmarks.loggers.no.Such' cannot be imported"),
-        ({"_target_": "pathlib.Path"}, "makes no benchmarks.loggers.Logger"),
+        (
+            {"_target_": "benchmarks.evaluation.loggers.no.Such"},
+            "'benchmarks.evaluation.loggers.no.Such' cannot be imported",
+        ),
+        ({"_target_": "pathlib.Path"}, "makes no benchmarks.evaluation.loggers.Logger"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_runs(config: dict[str, object], message: str) -> None:

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.benchmark import Benchmark
+from benchmarks.evaluation.benchmark import Benchmark
+from benchmarks.evaluation.preparation import Prepared, prepare_prompts, read_dataset
 from benchmarks.milebench import build_prompt, milebench_benchmark, read_variant
 from benchmarks.milebench.combined import CELL, combine, grid_groups, write_grids
-from benchmarks.running.preparation import Prepared, prepare_prompts, read_dataset
 from lookm.errors import LookmError
 from tests.milebench.golden import byte_tokenizer
 from tests.milebench.original_layout import annotation_of, dump, write_dataset, write_milebench

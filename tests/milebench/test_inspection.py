@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.benchmark import DatasetInfo
+from benchmarks.evaluation.benchmark import DatasetInfo
+from benchmarks.evaluation.preparation import read_dataset
 from benchmarks.milebench import build_prompt, milebench_benchmark
 from benchmarks.milebench.inspection import KINDS, Finding, Inspected, inspect_dataset
 from benchmarks.milebench.lengths import TOKENS_PER_IMAGE, Measure, measure_lengths, read_measure
-from benchmarks.running.preparation import read_dataset
 from lookm.errors import LookmError
 from tests.milebench.golden import byte_tokenizer
 from tests.milebench.original_layout import annotation_of, dump, write_dataset, write_milebench

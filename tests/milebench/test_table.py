@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image as PillowImage
 
+from benchmarks.evaluation.preparation import read_dataset
+from benchmarks.evaluation.selection import subset_seed
 from benchmarks.milebench import ADVERSARIAL_DATASETS, DATASETS, build_prompt, milebench_benchmark, read_annotation
 from benchmarks.milebench.table import read_table, select_samples, table_features
-from benchmarks.running.preparation import read_dataset
-from benchmarks.running.selection import subset_seed
 from lookm.errors import LookmError
 from tests.milebench.golden import byte_tokenizer, load_prompts
 from tests.milebench.original_layout import SAMPLES, adversarial, annotation_of, dump, write_dataset, write_milebench

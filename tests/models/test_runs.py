@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from benchmarks.command_line import choices_of
-from benchmarks.runner import run
-from benchmarks.settings import CONFIGS, Settings, read_settings
+from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.settings import CONFIGS, Settings, read_settings
 from tests.models import checkpoints, modern_checkpoints
 
 MODELS: dict[str, Callable[[Path], object]] = {

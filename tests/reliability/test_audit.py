@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmarks.folders import audit
-from benchmarks.folders.audit import audit_records, promised_range
-from benchmarks.folders.records import SampleRecord, read_records, write_records
-from benchmarks.runner import run
+from benchmarks.evaluation import audit
+from benchmarks.evaluation.audit import audit_records, promised_range
+from benchmarks.evaluation.records import SampleRecord, read_records, write_records
+from benchmarks.evaluation.runner import run
 from lookm.errors import BudgetError
 from lookm.importance import Statistics
 from lookm.registry import load_strategy, strategy_names

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.folders import files, store
-from benchmarks.folders.comparison import difference
-from benchmarks.folders.records import SampleRecord, read_records
-from benchmarks.folders.store import RunFolder
-from benchmarks.runner import run
+from benchmarks.evaluation import files, store
+from benchmarks.evaluation.comparison import difference
+from benchmarks.evaluation.records import SampleRecord, read_records
+from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.store import RunFolder
 from lookm.errors import LookmError
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import NEEDLE

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.folders.comparison import difference
-from benchmarks.folders.records import SampleRecord, read_records
-from benchmarks.runner import run
-from benchmarks.running import asking
-from benchmarks.settings import Settings
+from benchmarks.evaluation import asking
+from benchmarks.evaluation.comparison import difference
+from benchmarks.evaluation.records import SampleRecord, read_records
+from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.settings import Settings
 from lookm.models.backbone import Backbone
 from lookm.strategy import Strategy
 from lookm.sweep import SweepRow

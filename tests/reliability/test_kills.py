@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.folders.comparison import difference, timeless
-from benchmarks.folders.files import read_json, write_json
-from benchmarks.folders.records import SampleRecord, mend_records, read_records
-from benchmarks.folders.store import LOCKS
-from benchmarks.runner import run
-from benchmarks.settings import Settings
+from benchmarks.evaluation.comparison import difference, timeless
+from benchmarks.evaluation.files import read_json, write_json
+from benchmarks.evaluation.records import SampleRecord, mend_records, read_records
+from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.settings import Settings
+from benchmarks.evaluation.store import LOCKS
 from benchmarks.trials.crashes import killed_at
 from benchmarks.trials.soak import kill_often
 from lookm.errors import LookmError

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.folders import locks
-from benchmarks.folders.leases import Holder, Lease
-from benchmarks.folders.locks import Lock
-from benchmarks.folders.records import SampleRecord
-from benchmarks.folders.store import RunFolder, hold_all
-from benchmarks.runner import run
+from benchmarks.evaluation import locks
+from benchmarks.evaluation.leases import Holder, Lease
+from benchmarks.evaluation.locks import Lock
+from benchmarks.evaluation.records import SampleRecord
+from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.store import RunFolder, hold_all
 from lookm.errors import LookmError
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import NEEDLE
@@ -27,7 +27,7 @@ from tests.runner.small_benchmark import NEEDLE
 HOLD = """
 import sys, time
 from pathlib import Path
-from benchmarks.folders.locks import Lock
+from benchmarks.evaluation.locks import Lock
 lock = Lock(Path(sys.argv[1]), "the run")
 lock.acquire()
 print("held", flush=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.evaluation.settings import CONFIGS
 from benchmarks.milebench.annotation import check_annotation
-from benchmarks.settings import CONFIGS
 from lookm.errors import LookmError
 
 ROOT = CONFIGS.parent

@@ -9,7 +9,7 @@ from benchmarks.report.charts import curve_chart, difference_chart, plane_chart
 from benchmarks.report.costs import pareto_front
 from benchmarks.report.palette import look_of
 from benchmarks.report.scenes import Scene, gather
-from benchmarks.reproduction.collection import find_runs
+from benchmarks.tables.collection import find_runs
 from lookm import strategy_names
 from tests.report.conftest import strategy, truth
 from tests.tables.run_folders import Folders

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.evaluation.specimen import Specimen
 from benchmarks.report.kept_figure import draw_kept, heat
-from benchmarks.running.specimen import Specimen
 from lookm import load_strategy
 from lookm.kept import KeptPositions
 from scripts.kept import main

@@ -16,7 +16,7 @@ from benchmarks.report.parts import make_parts
 from benchmarks.report.picture import photograph
 from benchmarks.report.scenes import Scene, gather
 from benchmarks.report.views import _kept_data, data_uri
-from benchmarks.reproduction.collection import find_runs
+from benchmarks.tables.collection import find_runs
 from lookm import LookmError, load_strategy
 from lookm.kept import KeptPositions
 from scripts.report import main

@@ -7,7 +7,7 @@ from benchmarks.report.audits import budget_audits, failures, origins, truncatio
 from benchmarks.report.choice import telling_samples
 from benchmarks.report.scenes import Scene, gather
 from benchmarks.report.score_tables import headline, paper_score, score_table
-from benchmarks.reproduction.collection import find_runs
+from benchmarks.tables.collection import find_runs
 from lookm.errors import LookmError
 from tests.report.conftest import half_right, strategy, truth
 from tests.runner.small_benchmark import CHOICE, NEEDLE, ROUGE

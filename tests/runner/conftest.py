@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from benchmarks.command_line import choices_of
-from benchmarks.settings import CONFIGS, Settings, read_settings
+from benchmarks.evaluation.settings import CONFIGS, Settings, read_settings
 
 OWN_CONFIGS = Path(__file__).parent / "configs"
 MakeSettings = Callable[..., Settings]

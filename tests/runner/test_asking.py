@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.folders.records import SampleRecord, read_records
-from benchmarks.runner import run
-from benchmarks.running import asking, reading
-from benchmarks.running.asking import NOT_FINITE, ask
-from benchmarks.running.loading import load_backbone
-from benchmarks.running.memory import is_out_of_memory
-from benchmarks.running.preparation import Prepared, batches, prepare_prompts, read_datasets
+from benchmarks.evaluation import asking, reading
+from benchmarks.evaluation.asking import NOT_FINITE, ask
+from benchmarks.evaluation.loading import load_backbone
+from benchmarks.evaluation.memory import is_out_of_memory
+from benchmarks.evaluation.preparation import Prepared, batches, prepare_prompts, read_datasets
+from benchmarks.evaluation.records import SampleRecord, read_records
+from benchmarks.evaluation.runner import run
 from lookm.models.backbone import Backbone
 from lookm.sweep import SweepRow
 from tests.runner.conftest import MakeSettings

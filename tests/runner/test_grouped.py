@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.folders.comparison import timeless
-from benchmarks.runner import run
-from benchmarks.running import asking, group, reading
-from benchmarks.running.grouped import attempt_group, parts, run_group
-from benchmarks.settings import Settings
+from benchmarks.evaluation import asking, group, reading
+from benchmarks.evaluation.comparison import timeless
+from benchmarks.evaluation.grouped import attempt_group, parts, run_group
+from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.settings import Settings
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone
 from lookm.sweep import SweepRow

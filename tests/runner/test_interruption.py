@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.runner import run
-from benchmarks.running import asking
-from benchmarks.running.grouped import run_group
-from benchmarks.running.interruption import Interrupted, Interruption, replace_handlers, restore_handlers, stop_now
+from benchmarks.evaluation import asking
+from benchmarks.evaluation.grouped import run_group
+from benchmarks.evaluation.interruption import Interrupted, Interruption, replace_handlers, restore_handlers, stop_now
+from benchmarks.evaluation.runner import run
 from lookm.sweep import SweepRow
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import CHOICE

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.folders.provenance import digest, git_state, sample_digest, versions, weights_digest
+from benchmarks.evaluation.provenance import digest, git_state, sample_digest, versions, weights_digest
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:

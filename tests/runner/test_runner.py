@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.folders.records import SampleRecord, read_records
+from benchmarks.evaluation import group
+from benchmarks.evaluation.loading import load_backbone
+from benchmarks.evaluation.preparation import Dataset
+from benchmarks.evaluation.reading import Encoded
+from benchmarks.evaluation.records import SampleRecord, read_records
+from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.settings import Settings
 from benchmarks.milebench import score_predictions
-from benchmarks.runner import run
-from benchmarks.running import group
-from benchmarks.running.loading import load_backbone
-from benchmarks.running.preparation import Dataset
-from benchmarks.running.reading import Encoded
-from benchmarks.settings import Settings
 from lookm import look_once
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone

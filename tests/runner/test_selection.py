@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.folders.records import read_records
-from benchmarks.runner import run
-from benchmarks.running.preparation import read_datasets
-from benchmarks.running.selection import select_positions, subset_seed
-from benchmarks.settings import Settings
+from benchmarks.evaluation.preparation import read_datasets
+from benchmarks.evaluation.records import read_records
+from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.selection import select_positions, subset_seed
+from benchmarks.evaluation.settings import Settings
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import NEEDLE
 

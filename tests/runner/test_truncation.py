@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.folders.records import SampleRecord
-from benchmarks.truncation import GROUPS, truncation, truncation_group
+from benchmarks.evaluation.records import SampleRecord
+from benchmarks.evaluation.truncation import GROUPS, truncation, truncation_group
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.folders.summary import TaskRow
-from benchmarks.loggers.content import numbers
-from benchmarks.loggers.dashboard import make_workspace, specification
+from benchmarks.evaluation.loggers.content import numbers
+from benchmarks.evaluation.loggers.dashboard import make_workspace, specification
+from benchmarks.evaluation.summary import TaskRow
 from benchmarks.milebench import TASKS
 from scripts.dashboard import main
 

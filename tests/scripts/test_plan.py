@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import yaml
 
+from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.settings import CONFIGS
 from benchmarks.planning.estimation import GPUS, Architecture, architecture_of, memory_bytes, prompt_cost
 from benchmarks.planning.resolution import resolve, samples_needed
-from benchmarks.runner import run
-from benchmarks.settings import CONFIGS
 from lookm.errors import LookmError
 from lookm.registry import load_strategy
 from scripts import plan

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.settings import Settings
+from benchmarks.evaluation.settings import Settings
 from benchmarks.trials import soak as soaking
 from benchmarks.trials.residence import Residence, resident_bytes
 from benchmarks.trials.soak import Kills, Load, draw, kill_often, load

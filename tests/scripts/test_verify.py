@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.folders.comparison import timeless
-from benchmarks.folders.records import SampleRecord, read_records, write_records
-from benchmarks.folders.store import RunFolder
-from benchmarks.folders.verification import settings_of as recorded_settings
-from benchmarks.runner import run
-from benchmarks.settings import Settings
+from benchmarks.evaluation.comparison import timeless
+from benchmarks.evaluation.records import SampleRecord, read_records, write_records
+from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.settings import Settings
+from benchmarks.evaluation.store import RunFolder
+from benchmarks.evaluation.verification import settings_of as recorded_settings
 from scripts import verify
 from tests.runner.conftest import MakeSettings, settings_of
 from tests.runner.small_benchmark import DATASETS, NEEDLE, ROUGE

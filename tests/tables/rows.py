@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.reproduction.experiment import Experiment
+from benchmarks.tables.experiment import Experiment
 from tests.runner.small_benchmark import small_benchmark
 
 FIGURE = Experiment(

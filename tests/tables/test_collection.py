@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reproduction.collection import COLUMNS, collect, collect_runs, find_runs
+from benchmarks.tables.collection import COLUMNS, collect, collect_runs, find_runs
 from lookm.errors import LookmError
 from tests.runner.small_benchmark import CHOICE, NEEDLE, ROUGE, SAMPLES
 from tests.tables.run_folders import STRATEGIES, Folders, right

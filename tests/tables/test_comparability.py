@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.reproduction.collection import collect, collect_runs, find_runs
-from benchmarks.reproduction.comparability import check_comparable, check_same_samples, common_samples
+from benchmarks.tables.collection import collect, collect_runs, find_runs
+from benchmarks.tables.comparability import check_comparable, check_same_samples, common_samples
 from lookm.errors import LookmError
 from tests.runner.small_benchmark import NEEDLE, SAMPLES
 from tests.tables.run_folders import STRATEGIES, Folders, right

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.reproduction.cells import Cell, Column
-from benchmarks.reproduction.curves import STYLES, caption, curve_points, draw_curves, save_figure
-from benchmarks.reproduction.experiment import Row
-from benchmarks.reproduction.filled import ALL, Reproduction, reproduce
-from benchmarks.reproduction.intervals import Interval
-from benchmarks.reproduction.paper import paper_experiments
+from benchmarks.tables.cells import Cell, Column
+from benchmarks.tables.curves import STYLES, caption, curve_points, draw_curves, save_figure
+from benchmarks.tables.experiment import Row
+from benchmarks.tables.filled import ALL, Reproduction, reproduce
+from benchmarks.tables.intervals import Interval
+from benchmarks.tables.paper import paper_experiments
 from lookm.errors import LookmError
 from tests.tables.rows import FIGURE
 

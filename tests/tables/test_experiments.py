@@ -6,10 +6,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from benchmarks.command_line import choices_of
+from benchmarks.evaluation.settings import CONFIGS, read_settings
 from benchmarks.milebench import DATASETS
-from benchmarks.reproduction.experiment import Experiment, experiment_names, read_experiment
-from benchmarks.reproduction.paper import PAPER, paper_experiments
-from benchmarks.settings import CONFIGS, read_settings
+from benchmarks.tables.experiment import Experiment, experiment_names, read_experiment
+from benchmarks.tables.paper import PAPER, paper_experiments
 from lookm.errors import LookmError
 
 PAPERS = paper_experiments()

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.folders.results import predictions_of
+from benchmarks.evaluation.preparation import read_dataset
+from benchmarks.evaluation.results import predictions_of
 from benchmarks.milebench import score_predictions
 from benchmarks.milebench.normalisation import normalise
-from benchmarks.running.preparation import read_dataset
 from tests.runner.small_benchmark import DATASETS
 from tests.tables.run_folders import STRATEGIES, Folders, right
 
@@ -81,7 +81,7 @@ def test_the_evaluation_beside_it_has_the_form_that_score_py_reads(folders: Fold
 
 
 def _records(folders: Folders, dataset: str) -> Any:
-    from benchmarks.reproduction.collection import find_runs
+    from benchmarks.tables.collection import find_runs
 
     (run,) = find_runs(folders.results)
     return run.records(dataset)

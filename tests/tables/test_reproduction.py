@@ -6,13 +6,13 @@ from statistics import fmean
 
 import pytest
 
-from benchmarks.benchmark import DatasetInfo
+from benchmarks.evaluation.benchmark import DatasetInfo
 from benchmarks.milebench import DATASETS, PAPER_COLUMNS
-from benchmarks.reproduction.cells import compute_cells, dataset_columns, mean_column, task_columns
-from benchmarks.reproduction.collection import collect, find_runs
-from benchmarks.reproduction.experiment import Experiment, read_experiment
-from benchmarks.reproduction.filled import TRUNCATED, WHOLE, reproduce
-from benchmarks.reproduction.score_table import as_csv, as_latex, as_markdown, as_text
+from benchmarks.tables.cells import compute_cells, dataset_columns, mean_column, task_columns
+from benchmarks.tables.collection import collect, find_runs
+from benchmarks.tables.experiment import Experiment, read_experiment
+from benchmarks.tables.filled import TRUNCATED, WHOLE, reproduce
+from benchmarks.tables.score_table import as_csv, as_latex, as_markdown, as_text
 from lookm.errors import LookmError
 from tests.runner.conftest import OWN_CONFIGS
 from tests.runner.small_benchmark import CHOICE, NEEDLE, ROUGE, SAMPLES

@@ -1,0 +1,1 @@
+"""Computing runs and keeping them: from settings to run folders, in one process or many."""

@@ -1,0 +1,89 @@
+"""The recorded budgets of a run, checked once more against what its strategy promises, before results are written.
+
+The engine raises `BudgetError` while a layer is compressed; this looks at what was written down, so that a number that
+was lost, mixed up or made by an older program is found as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from math import isclose
+from statistics import fmean
+
+import torch
+
+from benchmarks.evaluation.records import SampleRecord
+from lookm.errors import BudgetError
+from lookm.strategy import Strategy
+
+_ENOUGH = 8
+"""Samples with images, all kept whole, at which a compression is called a no-op whatever it promises: a short prompt
+whose images lie in the recent window may rightly be kept whole, a whole dataset of them may not."""
+
+
+def audit_records(strategy: Strategy, dataset: str, records: Iterable[SampleRecord]) -> None:
+    """Checks the answered samples of one dataset.
+
+    Args:
+        strategy: the run's strategy.
+        dataset: its name, for the message.
+        records: the dataset's records; those without an answer are passed over.
+
+    Raises:
+        BudgetError: a sample kept more or less than was promised, kept everything where less was promised, or its
+            numbers contradict each other; or a compressing strategy kept every sample whole.
+    """
+    answered = [record for record in records if record.answered]
+    for record in answered:
+        fault = _fault(strategy, record)
+        if fault:
+            raise BudgetError(f"{dataset}, sample {record.sample_id}: {fault}; results are not written")
+    with_images = [record for record in answered if record.image_tokens]
+    whole = [record for record in with_images if set(record.kept_tokens) == {record.prompt_tokens}]
+    if len(whole) >= _ENOUGH and len(whole) == len(with_images) and strategy.nominal_budget < 1:
+        raise BudgetError(
+            f"{dataset}: {strategy.name} kept all {len(whole)} prompts whole at a nominal budget of "
+            f"{strategy.nominal_budget:.0%}, which compresses nothing; results are not written"
+        )
+
+
+def _fault(strategy: Strategy, record: SampleRecord) -> str:
+    """What is wrong with the numbers of one sample, in words; empty where nothing is."""
+    length, kept = record.prompt_tokens, record.kept_tokens
+    if length < 1 or not kept or record.image_tokens > length:
+        return f"{length} prompt tokens, {record.image_tokens} image tokens and {len(kept)} layers are recorded"
+    low, high = _promise(strategy, record)
+    promise = f"{low}" if low == high else f"{low} to {high}"
+    for layer, tokens in enumerate(kept):
+        if not low <= tokens <= high:
+            what = "nothing was compressed" if tokens == length else "more" if tokens > high else "less"
+            return f"layer {layer} kept {tokens} of {length} tokens, {strategy.name} promises {promise} ({what})"
+    mean = fmean(kept) / length
+    if record.realised_budget is None or not isclose(record.realised_budget, mean, rel_tol=1e-6):
+        return f"a realised budget of {record.realised_budget} is recorded, the layers kept {mean:.6f}"
+    if len(set(kept)) == 1 and record.kept_bytes * length != record.full_bytes * kept[0]:
+        return f"{record.kept_bytes} of {record.full_bytes} bytes do not fit to {kept[0]} of {length} tokens"
+    if not 0 <= record.kept_bytes <= record.full_bytes or record.full_bytes == 0:
+        return f"{record.kept_bytes} kept bytes of {record.full_bytes} are recorded"
+    return ""
+
+
+def _promise(strategy: Strategy, record: SampleRecord) -> tuple[int, int]:
+    return promised_range(strategy, record.prompt_tokens, record.image_tokens)
+
+
+@lru_cache(maxsize=4096)
+def promised_range(strategy: Strategy, length: int, image_tokens: int) -> tuple[int, int]:
+    """Fewest and most tokens that a strategy may keep of a prompt, wherever its images are.
+
+    Where the images are matters to the union text prior only: text inside the recent window needs no further room.
+
+    Args:
+        strategy: what makes the promise.
+        length: tokens of the prompt.
+        image_tokens: how many of them are image tokens.
+    """
+    images_first = torch.arange(length) < image_tokens
+    promises = [strategy.promised_tokens(layout) for layout in (images_first, images_first.flip(0))]
+    return min(promises), max(promises)

@@ -1,0 +1,68 @@
+"""TensorBoard event files: scores and costs as scalars, configuration and samples as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from benchmarks.evaluation.loggers.content import dataset_numbers, logged_samples, summary_numbers
+from benchmarks.evaluation.loggers.logger import Logger
+from lookm.errors import LookmError
+
+if TYPE_CHECKING:
+    from benchmarks.evaluation.settings import Settings
+    from benchmarks.evaluation.store import RunFolder
+    from benchmarks.evaluation.summary import Summary
+
+
+class TensorboardLogger(Logger):
+    """`<dir>/<run>/events…`; a sweep's runs lie side by side, so that `tensorboard --logdir <dir>` shows them together.
+
+    Args:
+        dir: folder of all runs.
+        samples: answers written as text, per dataset.
+    """
+
+    name = "tensorboard"
+
+    def __init__(self, *, dir: str = "results/tensorboard", samples: int = 5) -> None:
+        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 0:
+            raise LookmError(f"logger.samples must be a whole number of at least 0, not {samples!r}")
+        self._dir, self._samples = Path(dir), samples
+        self._writer: Any = None
+
+    def started(self, settings: Settings, folder: RunFolder) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(self._dir / settings.run))
+        self._writer.add_text("configuration", _indented(yaml.safe_dump(settings.resolved, sort_keys=False)))
+
+    def dataset_done(self, settings: Settings, folder: RunFolder, dataset: str) -> None:
+        self._add(dataset_numbers(settings, dataset))
+        self._writer.flush()
+
+    def finished(self, summary: Summary, folder: RunFolder) -> None:
+        from benchmarks.run_table import run_table
+
+        self._add(summary_numbers(summary))
+        self._writer.add_text("table", _indented(run_table(summary)))
+        for sample in logged_samples(summary.settings, folder, self._samples):
+            record = sample.record
+            lines = [record.question, f"truth: {sample.truth}", f"answer: {record.answer or record.error}"]
+            self._writer.add_text(f"{sample.dataset}/{record.sample_id}", _indented("\n".join(lines)))
+        self._writer.close()
+
+    def failed(self, error: BaseException) -> None:
+        self._writer.add_text("error", _indented(str(error) or type(error).__name__))
+        self._writer.close()
+
+    def _add(self, found: dict[str, float]) -> None:
+        for name, value in found.items():
+            self._writer.add_scalar(name, value)
+
+
+def _indented(text: str) -> str:
+    """Text that TensorBoard's Markdown leaves as it is."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

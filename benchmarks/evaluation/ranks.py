@@ -1,0 +1,198 @@
+"""The processes of one node that `torchrun` started: which of them this is, and how they wait for each other.
+
+They share a run's samples and talk through small files in a temporary folder, so that nothing but a node's disk is
+needed: no process group, no network. The process of rank 0 leads: it holds the runs, says what is missing, and writes
+the results when the others have added their share.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.evaluation.files import read_json, write_json
+from benchmarks.evaluation.interruption import Interruption
+from lookm.errors import LookmError
+
+if TYPE_CHECKING:
+    from benchmarks.evaluation.settings import Settings
+
+_POLL = 0.05  # seconds between two looks at a file
+_PATIENCE = 20.0  # seconds that an interrupted leader waits for the others' last batch; torchrun kills after 30
+
+Pending = dict[str, dict[str, list[str]]]
+"""Ids of the samples that are to be asked, by run folder and dataset."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of its node.
+
+    Attributes:
+        rank: its number; 0 leads, and so does a process that is alone.
+        size: how many there are.
+        folder: where they talk; None where there is nobody to talk to.
+    """
+
+    rank: int = 0
+    size: int = 1
+    folder: Path | None = None
+    _stages: Iterator[int] = field(default_factory=count)
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which of the work is this process's: every `size`-th unit from number `rank` on."""
+        return self.rank, self.size
+
+    def own_device(self, settings: Settings) -> Settings:
+        """The settings with this process's own GPU, if they name none.
+
+        Raises:
+            LookmError: there are more processes than GPUs.
+        """
+        if self.size == 1 or settings.device != "cuda":
+            return settings
+        import torch
+
+        if self.size > torch.cuda.device_count():
+            raise LookmError(
+                f"torchrun started {self.size} processes, but torch sees {torch.cuda.device_count()} CUDA devices; "
+                f"use --nproc-per-node={torch.cuda.device_count()}"
+            )
+        return replace(settings, device=f"cuda:{self.rank}")
+
+    @contextmanager
+    def stage(self) -> Iterator[Stage]:
+        """One group of runs; all processes come to the same ones, in the same order.
+
+        When the leader leaves it, the others are let go, whatever has happened.
+        """
+        stage = Stage(self, next(self._stages))
+        try:
+            yield stage
+        finally:
+            if self.rank == 0:
+                stage.end()
+
+
+@dataclass
+class Stage:
+    """One group of runs that the processes share.
+
+    Attributes:
+        ranks: the processes.
+        number: of the stage.
+    """
+
+    ranks: Ranks
+    number: int
+    _published: bool = False
+
+    def publish(self, pending: Pending) -> None:
+        """The leader says what is to be asked."""
+        self._published = True
+        self._write("pending", pending)
+
+    def pending(self) -> Pending:
+        """What is to be asked, as soon as the leader says it."""
+        return self._wait_for("pending")
+
+    def report(self, error: BaseException | None) -> None:
+        """Another process has added its share, or failed to."""
+        reason = None if error is None else " ".join(str(error).split()) or type(error).__name__
+        self._write(f"done-{self.ranks.rank}", {"error": reason, "interrupted": isinstance(error, KeyboardInterrupt)})
+
+    def wait_for_others(self, interruption: Interruption) -> None:
+        """The leader waits until all others have added their share; after an interruption only for a while.
+
+        Raises:
+            LookmError: one of them failed.
+        """
+        deadline = None
+        for rank in range(1, self.ranks.size):
+            while (told := self._read(f"done-{rank}")) is None:
+                if interruption.requested:
+                    deadline = deadline or time.monotonic() + _PATIENCE
+                    if time.monotonic() > deadline:
+                        return
+                time.sleep(_POLL)
+            if told["error"] is not None and not told["interrupted"]:
+                raise LookmError(f"process {rank} of {self.ranks.size} stopped: {told['error']}")
+
+    def end(self) -> None:
+        """The leader lets the others go on."""
+        if not self._published:
+            self.publish({})
+        self._write("end", {})
+
+    def wait_for_end(self) -> None:
+        """The others wait until the results are written."""
+        self._wait_for("end")
+
+    def _path(self, name: str) -> Path | None:
+        return None if self.ranks.folder is None else self.ranks.folder / f"{self.number}-{name}.json"
+
+    def _write(self, name: str, value: Mapping[str, Any]) -> None:
+        path = self._path(name)
+        if path is not None:
+            write_json(path, value)
+
+    def _read(self, name: str) -> Any:
+        path = self._path(name)
+        return None if path is None else read_json(path)
+
+    def _wait_for(self, name: str) -> Any:
+        while (told := self._read(name)) is None:
+            time.sleep(_POLL)
+        return told
+
+
+@lru_cache(maxsize=1)
+def ranks() -> Ranks:
+    """This process among those that one `torchrun` started.
+
+    Raises:
+        LookmError: they are on several nodes.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Ranks()
+    if size != int(os.environ["LOCAL_WORLD_SIZE"]):
+        raise LookmError(
+            f"torchrun shares a run among the processes of one node, not among the {size} of several; start the "
+            "datasets of other nodes as jobs of their own (datasets=…, hydra/launcher=submitit_slurm)"
+        )
+    rank = int(os.environ["RANK"])
+    folder = Path(tempfile.gettempdir()) / f"lookm-ranks-{_launch()}"
+    atexit.register(_leave, folder, rank, size)
+    return Ranks(rank, size, folder)
+
+
+def _launch() -> str:
+    """A name for this launch that all its processes can work out, and no earlier launch had.
+
+    They are children of one agent; its process id alone could come again, its moment of birth cannot.
+    """
+    agent, restart = os.getppid(), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        born = Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        born = os.environ.get("MASTER_PORT", "0")
+    return f"{os.environ['TORCHELASTIC_RUN_ID']}-{agent}-{born}-{restart}"
+
+
+def _leave(folder: Path, rank: int, size: int) -> None:
+    """The last process that leaves removes the folder."""
+    write_json(folder / f"left-{rank}.json", {})
+    if len(list(folder.glob("left-*.json"))) == size:
+        shutil.rmtree(folder, ignore_errors=True)

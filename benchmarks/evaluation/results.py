@@ -1,0 +1,119 @@
+"""A run's result files, in MileBench's layout, and its summary: both are made from `samples.jsonl`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from benchmarks.evaluation.audit import audit_records
+from benchmarks.evaluation.files import write_json, writing
+from benchmarks.evaluation.preparation import Dataset, read_datasets
+from benchmarks.evaluation.provenance import git_state
+from benchmarks.evaluation.records import SampleRecord
+from benchmarks.evaluation.settings import Settings
+from benchmarks.evaluation.store import RunFolder
+from benchmarks.evaluation.summary import DatasetResult, Summary, other_commits, reference_folder, summarise
+from benchmarks.milebench import PROTOCOLS, score_predictions, write_evaluation
+from lookm.errors import LookmError
+
+
+def summary_of(settings: Settings) -> Summary:
+    """Sums up what is in a run's folder, without computing or writing anything.
+
+    Raises:
+        LookmError: no such run, or its data are gone.
+    """
+    folder = RunFolder(settings.folder)
+    if not folder.exists:
+        raise LookmError(f"{settings.folder} holds no run")
+    datasets = read_datasets(settings)
+    return read_summary(settings, folder, datasets)
+
+
+def write_results(settings: Settings, folder: RunFolder, datasets: Sequence[Dataset]) -> None:
+    """Writes the files made from `samples.jsonl`, for all its samples, whatever this call selects.
+
+    Raises:
+        BudgetError: a sample kept something else than the strategy promises; nothing is written then.
+        LookmError: the folder cannot be written to, or another process holds the run.
+    """
+    with folder.hold(), writing(folder.path):
+        for dataset in datasets:
+            audit_records(settings.strategy, dataset.info.dataset, folder.records(dataset.info.dataset).values())
+        results = {dataset.info.dataset: _write_dataset(settings, folder, dataset) for dataset in datasets}
+        folder.finish(results)
+
+
+def _write_dataset(settings: Settings, folder: RunFolder, dataset: Dataset) -> dict[str, float]:
+    """Writes one dataset's files; returns its line in `run.json`."""
+    name = dataset.info.dataset
+    folder.sort(name, [str(sample["sample_id"]) for sample in dataset.annotation["data"]])
+    records = folder.records(name)
+    predictions = predictions_of(dataset, records, settings.model, folder.about["generation"])
+    result: dict[str, float] = {"answered": len(predictions), "failed": len(records) - len(predictions)}
+    if predictions:
+        target = folder.path / name
+        write_json(target / "pred.json", predictions, indent=4)
+        scored = {protocol: _score(dataset, predictions, protocol) for protocol in PROTOCOLS}
+        write_evaluation(target, scored["official"])
+        write_json(target / "repaired.json", {key: scored["repaired"][key] for key in ("eval", "eval_score")})
+        result |= {protocol: fmean(scores["scores"]) for protocol, scores in scored.items()}
+    return result
+
+
+def predictions_of(
+    dataset: Dataset,
+    records: Mapping[str, SampleRecord],
+    model: str,
+    generation: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Answered samples in the annotation's order, as records of MileBench's `pred.json`.
+
+    Its `evaluate.py` looks samples up by a whole number, and takes the truth for a text, whatever the annotation has.
+    """
+    answered = []
+    for sample in dataset.annotation["data"]:
+        record = records.get(str(sample["sample_id"]))
+        if record is not None and record.answered:
+            answered.append(
+                {
+                    "sample_id": _as_number(sample["sample_id"]),
+                    "image": list(record.images),
+                    "question": record.question,
+                    "gt_response": str(sample["response"]),
+                    "gen_model_id": model,
+                    "pred_response": record.answer,
+                    "gen_kwargs": dict(generation),
+                }
+            )
+    return answered
+
+
+def _as_number(sample_id: int | str) -> int | str:
+    return int(sample_id) if isinstance(sample_id, str) and sample_id.strip().isdecimal() else sample_id
+
+
+def _score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], protocol: str) -> dict[str, Any]:
+    return score_predictions(dataset.info.dataset, dataset.annotation, predictions, protocol=protocol)
+
+
+def read_summary(settings: Settings, folder: RunFolder, datasets: Iterable[Dataset]) -> Summary:
+    """Sums up the selected samples of a run's folder; computes and writes nothing."""
+    reference = reference_folder(settings, folder) if settings.compresses else None
+    results = []
+    for dataset in datasets:
+        name = dataset.info.dataset
+        records = folder.records(name)
+        selected = {key: records[key] for key in dataset.samples if key in records}
+        predictions = predictions_of(dataset, selected, settings.model, {})
+        ids = [str(prediction["sample_id"]) for prediction in predictions]
+        scores = {
+            protocol: dict(zip(ids, _score(dataset, predictions, protocol)["scores"], strict=True))
+            for protocol in (PROTOCOLS if predictions else ())
+        }
+        others = None if reference is None else reference.records(name)
+        results.append(DatasetResult(dataset.info, tuple(selected.values()), len(dataset.samples), scores, others))
+    labels = folder.about.get("labels", {})
+    commits = other_commits(folder.about, git_state()["commit"])
+    return summarise(settings, labels.get("model", settings.model), results, commits)

@@ -1,0 +1,274 @@
+"""One run's settings: read from a Hydra configuration, checked before anything is loaded, and named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from benchmarks.evaluation.benchmark import Benchmark, DatasetInfo
+from benchmarks.evaluation.keys import KEYS
+from benchmarks.evaluation.selection import SUBSETS
+from benchmarks.milebench import datasets_of
+from lookm.errors import LookmError
+from lookm.registry import build_strategy
+from lookm.strategy import Strategy
+
+CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
+SEMANTICS = ("paper", "release")
+DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+# What says where and how fast a run is computed, but not what it answers.
+_IRRELEVANT = {
+    "model": {"name", "label", "device", "device_map", "dtype", "batch_size", "bin_weights"},
+    "benchmark": {"root"},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything one run needs to know, checked.
+
+    Attributes:
+        model: name of the model's YAML; `model_config` holds its fields, `_target_` included.
+        benchmark: the benchmark, its data not yet prepared; `benchmark_config` holds its fields.
+        strategy: the strategy with α1, α2 and semantics; `strategy_config` holds its YAML's fields.
+        datasets: the selected datasets, in the benchmark's order.
+        limit: only so many samples of each dataset; None takes all.
+        subset: which ones: "first", or "random", drawn by `seed`, alike for all models and strategies.
+        seed: seed of torch, of generated data and of random subsets.
+        device: "cpu" or "cuda[:index]"; dtype: "float32", "bfloat16" or "float16".
+        results_dir: folder that holds one folder per run.
+        overwrite: start the run afresh.
+        deviations: fields of the three groups that differ from their YAML, such as `strategy.text_prior`.
+        resolved: the whole configuration, for the record.
+    """
+
+    model: str
+    model_config: dict[str, Any]
+    benchmark: Benchmark
+    benchmark_config: dict[str, Any]
+    strategy: Strategy
+    strategy_config: dict[str, Any]
+    datasets: tuple[DatasetInfo, ...]
+    limit: int | None
+    subset: str
+    seed: int
+    device: str
+    dtype: str
+    results_dir: Path
+    overwrite: bool
+    deviations: dict[str, Any]
+    resolved: dict[str, Any]
+
+    @property
+    def run(self) -> str:
+        """The run's name: a function of what decides its answers, and of nothing else.
+
+        Which samples are computed (`datasets`, `task`, `limit`, `subset`) and where (`device`, `batch_size`, folders)
+        leave it alone, so that a run over 20 samples is the beginning of the run over all.
+        """
+        parts = [self.model, self.benchmark.name, self.strategy.name]
+        if self.compresses:
+            parts += [f"{self.strategy.alpha1!r}-{self.strategy.alpha2!r}", self.strategy.semantics]
+        parts.append(DTYPES[self.dtype])
+        if self.seed:
+            parts.append(f"seed{self.seed}")
+        if self.deviations:
+            text = json.dumps(self.deviations, sort_keys=True, default=str)
+            parts.append(hashlib.sha256(text.encode()).hexdigest()[:8])
+        return "-".join(parts)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's results lie."""
+        return self.results_dir / self.run
+
+    @property
+    def compresses(self) -> bool:
+        """Whether budget and semantics matter: not to a strategy that keeps everything even at α1 = α2 = 0."""
+        return replace(self.strategy, alpha1=0.0, alpha2=0.0).nominal_budget < 1
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the run's answers, apart from data and weights: a resumed folder must have the same."""
+        strategy = {**self.strategy_config, "name": self.strategy.name}
+        if self.compresses:
+            strategy |= {
+                "alpha1": self.strategy.alpha1,
+                "alpha2": self.strategy.alpha2,
+                "semantics": self.strategy.semantics,
+            }
+        return {
+            "model": {"name": self.model, **_relevant("model", self.model_config)},
+            "benchmark": {"name": self.benchmark.name, **_relevant("benchmark", self.benchmark_config)},
+            "strategy": strategy,
+            "seed": self.seed,
+            "dtype": self.dtype,
+        }
+
+
+def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
+    """Checks a composed configuration and turns it into settings; loads neither data nor weights.
+
+    Args:
+        config: the composed configuration, without or with its `hydra` node.
+        choices: the chosen YAML of each group (`hydra.runtime.choices`).
+
+    Raises:
+        LookmError: a value that is not allowed, with what is.
+    """
+    for key in config:
+        if key not in (*KEYS, "hydra"):
+            raise LookmError(f"unknown key {str(key)!r}; the keys are {', '.join(KEYS)}")
+    alpha1, alpha2 = _alpha(config, "alpha1"), _alpha(config, "alpha2")
+    if alpha1 + alpha2 > 1 + 1e-9:
+        raise LookmError(f"alpha1 + alpha2 is {alpha1 + alpha2:g}; the budget cannot be above 1")
+    semantics = _one_of("semantics", config.semantics, SEMANTICS)
+    limit = None if config.limit is None else _integer("limit", config.limit, at_least=1)
+    subset = _one_of("subset", config.subset, SUBSETS)
+    if subset == "random" and limit is None:
+        raise LookmError("subset=random draws `limit` samples of each dataset, but limit is null; add limit=20, say")
+    seed = _integer("seed", config.seed, at_least=0)
+    if not isinstance(config.overwrite, bool):
+        raise LookmError(f"overwrite must be true or false, not {config.overwrite!r}")
+    dtype = _one_of("dtype", config.dtype, ("auto", *DTYPES))
+    device = _device(str(config.device))
+    groups = {group: _fields(config, group) for group in ("model", "benchmark", "strategy")}
+    benchmark = construct(groups["benchmark"])
+    return Settings(
+        model=choices["model"],
+        model_config=groups["model"],
+        benchmark=benchmark,
+        benchmark_config=groups["benchmark"],
+        strategy=build_strategy(
+            choices["strategy"],
+            {**groups["strategy"], "alpha1": alpha1, "alpha2": alpha2, "semantics": semantics},
+        ),
+        strategy_config=groups["strategy"],
+        datasets=select_datasets(benchmark, config.datasets, config.task),
+        limit=limit,
+        subset=subset,
+        seed=seed,
+        device=device,
+        dtype=dtype if dtype != "auto" else ("float32" if device == "cpu" else "bfloat16"),
+        results_dir=Path(str(config.results_dir)),
+        overwrite=config.overwrite,
+        deviations=_deviations(config, choices, groups),
+        resolved=_resolved(config),
+    )
+
+
+def select_datasets(benchmark: Benchmark, datasets: Any, task: Any) -> tuple[DatasetInfo, ...]:
+    """The benchmark's datasets that are among `datasets` (a name or a list of names) and belong to `task`.
+
+    Raises:
+        LookmError: a name the benchmark does not have (the message lists what it has), or nothing left.
+    """
+    names = [info.dataset for info in benchmark.datasets]
+    wanted = names if datasets is None else [datasets] if isinstance(datasets, str) else list(datasets)
+    for name in wanted:
+        if name not in names:
+            raise LookmError(f"unknown dataset {name!r}; {benchmark.label} has {', '.join(names)}")
+    of_task = benchmark.datasets if task is None else datasets_of(str(task), benchmark.datasets)
+    chosen = tuple(info for info in of_task if info.dataset in wanted)
+    if not chosen:
+        raise LookmError(f"none of the datasets {', '.join(wanted)} belongs to task {task}; leave one of the two out")
+    return chosen
+
+
+def construct(config: Mapping[str, Any], **fields: Any) -> Any:
+    """Calls a configuration's `_target_` with its fields.
+
+    Raises:
+        LookmError: no such target, or fields that it does not take; what the target raises comes through as it is.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(config, **fields, _convert_="all")
+    except InstantiationException as error:
+        if error.__cause__ is None or isinstance(error.__cause__, TypeError):
+            # No such target, or fields that do not fit to it: a wrong configuration.
+            raise LookmError(" ".join(str(error).split())) from None
+        raise error.__cause__ from None
+
+
+def _alpha(config: DictConfig, name: str) -> float:
+    value = config[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise LookmError(f"{name} must be a number from 0 to 1, not {value!r}")
+    return float(value)
+
+
+def _integer(name: str, value: Any, at_least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise LookmError(f"{name} must be a whole number of at least {at_least}, not {value!r}")
+    return value
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise LookmError(f"unknown {name} {str(value)!r}; choose one of {', '.join(allowed)}")
+    return str(value)
+
+
+def _device(name: str) -> str:
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
+        raise LookmError(f"unknown device {name!r}; choose one of auto, cpu, cuda, cuda:0 …")
+    if kind == "cpu":
+        return name
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto":
+        return "cuda" if count else "cpu"
+    if int(index or 0) >= count:
+        raise LookmError(f"device={name} is asked for, but torch sees {count} CUDA devices; use device=cpu")
+    return name
+
+
+def _fields(config: DictConfig, group: str) -> dict[str, Any]:
+    fields = OmegaConf.to_container(config[group], resolve=True)
+    assert isinstance(fields, dict)
+    return {str(key): value for key, value in fields.items()}
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    keys = [str(key) for key in config if key != "hydra"]
+    resolved = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _relevant(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key not in _IRRELEVANT.get(group, ())}
+
+
+def _deviations(config: DictConfig, choices: Mapping[str, str], groups: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for group, fields in groups.items():
+        file = CONFIGS / group / f"{choices[group]}.yaml"
+        written: dict[str, Any] = {}
+        if file.is_file():
+            unmerged = OmegaConf.merge(config, {group: None}, {group: OmegaConf.load(file)})
+            assert isinstance(unmerged, DictConfig)
+            written = _fields(unmerged, group)
+        missing = object()
+        for key, value in _relevant(group, fields).items():
+            if not _same(value, written.get(key, missing)):
+                changed[f"{group}.{key}"] = value
+    return changed
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(left, float) and isinstance(right, float):
+        return left == right or (math.isnan(left) and math.isnan(right))
+    return type(left) is type(right) and left == right

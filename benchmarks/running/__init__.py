@@ -1,1 +1,0 @@
-"""Computing runs: from the samples that are missed to answers, in one process or many."""

@@ -1,0 +1,78 @@
+"""The arguments that `scripts.tables` and `scripts.figures` share: which experiment, of which runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.milebench import PROTOCOLS
+from lookm.errors import LookmError
+
+if TYPE_CHECKING:
+    from benchmarks.tables.collection import Run
+    from benchmarks.tables.experiment import Experiment
+
+RESULTS = Path("results/runs")
+
+
+def add_arguments(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Adds them to a parser; the positional one is called `name` and explained by `text`."""
+    parser.add_argument(name, help=text)
+    parser.add_argument("--model", default="tiny", help="a file of configs/model (tiny)")
+    parser.add_argument("--benchmark", help="a file of configs/benchmark (mini for the tiny model, else milebench)")
+    parser.add_argument("--semantics", default="paper", help="paper or release (paper)")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="official", help="whose scores (official)")
+    parser.add_argument(
+        "--results", type=Path, nargs="+", metavar="DIR", help=f"results folders or run folders ({RESULTS})"
+    )
+    parser.add_argument(
+        "--where",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only runs with this, such as dtype=float32 or model.max_context_len=2000",
+    )
+    parser.add_argument("--common", action="store_true", help="compare the samples that all runs have, and only those")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="more keys as for run.py: alpha1=0.05",
+    )
+
+
+def read_arguments(name: str, options: argparse.Namespace) -> tuple[Experiment, list[Run]]:
+    """The experiment that was asked for, and all runs to look for its rows in.
+
+    Raises:
+        LookmError: no such experiment, model or folder.
+    """
+    from benchmarks.tables.collection import find_runs
+    from benchmarks.tables.experiment import read_experiment
+
+    benchmark = options.benchmark or ("mini" if options.model == "tiny" else "milebench")
+    overrides = [] if options.model == "tiny" else [f"model={options.model}"]
+    overrides += [] if benchmark == "mini" else [f"benchmark={benchmark}"]
+    overrides += [] if options.semantics == "paper" else [f"semantics={options.semantics}"]
+    if options.results and len(options.results) == 1 and not (options.results[0] / "run.json").is_file():
+        overrides.append(f"results_dir={options.results[0]}")
+    experiment = read_experiment(name, [*overrides, *options.overrides])
+    if options.results is None and not RESULTS.is_dir():
+        return experiment, []
+    return experiment, find_runs(options.results or RESULTS)
+
+
+def read_conditions(pairs: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE` arguments as a mapping.
+
+    Raises:
+        LookmError: an argument without `=`.
+    """
+    for pair in pairs:
+        if "=" not in pair:
+            raise LookmError(f"--where takes KEY=VALUE, such as dtype=float32, not {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
