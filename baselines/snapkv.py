@@ -1,6 +1,8 @@
 """SnapKV (arXiv 2404.14469): the last queries of the prompt vote for what stays, neighbours included."""
 
+import warnings
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -10,27 +12,32 @@ from lookm.eviction import top_positions, with_recent
 from lookm.importance import Needs, Statistics
 from lookm.strategy import Strategy
 
+LONGEST_WINDOW = 32
+
 
 @dataclass(frozen=True, kw_only=True)
 class SnapKV(Strategy):
     """Keep an observation window and, of the tokens before it, those that it attends to most, after average pooling.
 
-    The paper's form keeps M + N tokens, the window among them: w = `window`, or M + N if that is smaller. LOOK-M's
-    release observes with the last M queries instead and adds N; where M is 0, the last query observes.
+    The paper's form keeps M + N tokens, the window among them. Its authors' w = 32 is made for prompts of thousands of
+    tokens and eats the budget of short ones, so that w = min(32, max(1, (M + N) // 4)) here, unless `window` fixes it;
+    never more than M + N. LOOK-M's release observes with the last M queries instead and adds N; where M is 0, the last
+    query observes.
 
     Attributes:
-        window: w, queries in the observation window (paper semantics).
+        window: w, queries in the observation window (paper semantics), or None for the default above.
         kernel: width of the pooling over positions, odd.
     """
 
     compresses_text_only: ClassVar[bool] = True
 
-    window: int = 32
+    window: int | None = None
     kernel: int = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_positive("window", self.window)
+        if self.window is not None:
+            self._check_positive("window", self.window)
         self._check_positive("kernel", self.kernel, odd=True)
 
     def needs(self, length: int) -> Needs:
@@ -50,8 +57,21 @@ class SnapKV(Strategy):
         recent, important = self.window_sizes(length)
         if self.semantics == "release":
             return recent, important
-        window = min(self.window, recent + important)
-        return window, recent + important - window
+        budget = recent + important
+        window = min(self.window or min(LONGEST_WINDOW, max(1, budget // 4)), budget)
+        if self.window and 2 * window > budget > 0:
+            _warn_of_narrow_budget(self.name, self.window, self.alpha1, self.alpha2)
+        return window, budget - window
 
     def _observed(self, length: int) -> int:
         return max(1, self._window_and_slots(length)[0])
+
+
+@cache
+def _warn_of_narrow_budget(name: str, window: int, alpha1: float, alpha2: float) -> None:
+    """Warns once a process for each combination."""
+    warnings.warn(
+        f"{name}: window={window} takes more than half of the budget of a prompt at alpha1={alpha1}, alpha2={alpha2}, "
+        "so that it keeps mostly recent tokens; leave window out for one that fits the budget",
+        stacklevel=2,
+    )

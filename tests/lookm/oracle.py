@@ -92,8 +92,9 @@ def _head(
 
 def _snapkv(group: Tensor, recent: int, n: int, semantics: str) -> list[int]:
     length = group.shape[-1]
-    window = recent if semantics == "release" else min(32, recent + n)
-    slots = n if semantics == "release" else recent + n - window
+    budget = recent + n
+    window = recent if semantics == "release" else min(32, max(1, budget // 4), budget)
+    slots = n if semantics == "release" else budget - window
     votes = [float(group[:, length - max(1, window) :, j].sum(1).mean()) for j in range(length - window)]
     pooled = [sum(votes[max(0, j - 2) : j + 3]) / 5 for j in range(len(votes))]
     return sorted(best(pooled, list(range(len(votes))), slots) + list(range(length - window, length)))

@@ -1,5 +1,7 @@
 """All eleven strategies against the plain oracle, in both semantics."""
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -82,6 +84,23 @@ def test_release_roco_keeps_what_h2o_keeps_and_paper_roco_does_not() -> None:
     h2o = load_strategy("h2o").compress_row(*row).positions
     assert load_strategy("roco", semantics="release").compress_row(*row).positions.equal(h2o)
     assert not load_strategy("roco").compress_row(*row).positions.equal(h2o)
+
+
+@pytest.mark.parametrize(("length", "window"), [(10, 1), (60, 3), (640, 32), (1000, 32)])
+def test_snapkv_s_window_is_a_quarter_of_the_budget_and_at_most_32(length: int, window: int) -> None:
+    strategy = load_strategy("snapkv")
+    assert strategy.promised_recent(length) == window
+    assert strategy.needs(length).windows == {window}
+
+
+def test_a_fixed_window_of_snapkv_stays_and_warns_once_where_it_eats_more_than_half_of_the_budget() -> None:
+    fitting, eating = (load_strategy("snapkv", window=window, alpha1=0.11) for window in (10, 11))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fitting.promised_recent(100) == 10  # of 21
+    with pytest.warns(UserWarning, match="snapkv: window=11 takes more than half of the budget") as caught:
+        assert [eating.promised_recent(100) for _ in range(3)] == [11, 11, 11]
+    assert len(caught) == 1
 
 
 def test_roco_exempts_a_key_that_one_query_alone_looks_at() -> None:
