@@ -14,6 +14,7 @@ from lookm.importance import Needs, Statistics
 from lookm.sharing import CompressedRow, Stages, compress_many
 from tests.lookm.layers import Layer, budgets, layers, random_layer
 from tests.lookm.oracle import ROWS, kept_positions, merged
+from tests.lookm.rounding import assert_close, merge_error
 
 
 @st.composite
@@ -56,8 +57,8 @@ def test_the_eleven_rows_together_equal_the_oracle(semantics: str) -> None:
         expected = kept_positions(strategy.name, layer.queries, layer.keys, layer.is_image, 0.1, 0.1, semantics)
         assert row.positions.tolist() == expected
         keys, values = merged(layer.keys, layer.values, expected, ROWS[strategy.name][2], semantics)
-        torch.testing.assert_close(row.keys, keys.float(), atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(row.values, values.float(), atol=1e-5, rtol=1e-4)
+        assert_close(row.keys, keys, absolute=merge_error(layer.keys))
+        assert_close(row.values, values, absolute=merge_error(layer.values))
 
 
 def test_what_strategies_have_in_common_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

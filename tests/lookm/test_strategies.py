@@ -12,6 +12,7 @@ from lookm.errors import BudgetError
 from lookm.importance import Needs, Statistics
 from tests.lookm.layers import Layer, budgets, layers, random_layer
 from tests.lookm.oracle import ROWS, kept_positions, merged
+from tests.lookm.rounding import assert_close, merge_error
 
 
 def test_the_registry_holds_the_eleven_rows_of_the_paper() -> None:
@@ -46,8 +47,8 @@ def _check_against_oracle(name: str, semantics: str, layer: Layer, budget: tuple
     if layer.keys.shape[-1] == 1 and ROWS[name][2] != "none":  # all cosines are ±1: the arg-max is a tie
         return
     keys, values = merged(layer.keys, layer.values, expected, ROWS[name][2], semantics)
-    torch.testing.assert_close(result.keys, keys.float().view_as(result.keys), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(result.values, values.float().view_as(result.values), atol=1e-5, rtol=1e-4)
+    assert_close(result.keys, keys.view_as(result.keys), absolute=merge_error(layer.keys))
+    assert_close(result.values, values.view_as(result.values), absolute=merge_error(layer.values))
 
 
 @given(st.sampled_from(["tp", "tp_amerge", "tp_wmerge", "tp_pmerge"]), layers(), budgets())
