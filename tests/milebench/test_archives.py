@@ -56,13 +56,17 @@ HOSTILE = [
     (member("MileBench/../../x", b"evil"), "leaves the folder"),
     (member("C:\\x", b"evil"), "leaves the folder"),
     (member("TQA\\..\\..\\x", b"evil"), "leaves the folder"),
-    (link("TQA/x", "/etc/passwd"), "is refused"),
-    (link("TQA/x", "../../secret"), "is refused"),
+    (link("TQA/x", "/etc/passwd"), "is a link to '/etc/passwd', outside the folder"),
+    (link("TQA/x", "../../secret"), "is a link to '../../secret', outside the folder"),
     (link("TQA/images", ".."), "is a link to"),
-    (link("TQA/x", "/etc/passwd", tarfile.LNKTYPE), "is refused"),
-    (link("TQA/x", "../secret", tarfile.LNKTYPE), "is refused"),
+    (link("TQA/x", "/etc/passwd", tarfile.LNKTYPE), "outside the folder"),
+    (link("TQA/x", "../secret", tarfile.LNKTYPE), "outside the folder"),
     (link("TQA/x", "missing.png"), "is a link to 'missing.png', which is no file in it"),
     (link("TQA/x", "DocVQA/y", tarfile.LNKTYPE), "which is no file in it"),
+    (link("TQA/x", "C:\\secret"), "which is no file in it"),
+    (link("TQA/x", "..\\..\\secret"), "outside the folder"),
+    (member("TQA/x", b"evil", pax_headers={"path": "TQA/x\0.png"}), "leaves the folder"),
+    (member("TQA/x", type=tarfile.SYMTYPE, pax_headers={"linkpath": "y\0"}), "outside the folder"),
     (member("TQA/x", type=tarfile.CHRTYPE), "is a device or a pipe"),
     (member("TQA/x", type=tarfile.BLKTYPE), "is a device or a pipe"),
     (member("TQA/x", type=tarfile.FIFOTYPE), "is a device or a pipe"),
@@ -82,7 +86,7 @@ def test_a_hostile_member_is_named_and_nothing_is_extracted(
     with pytest.raises(LookmError) as error:
         download_milebench(root, source=source)
     assert str(error.value).startswith(f"{ARCHIVES[0]} is refused, and nothing of it was extracted")
-    assert repr(hostile[0].name) in str(error.value)
+    assert repr(hostile[0].pax_headers.get("path", hostile[0].name)) in str(error.value)
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
     after = everything_below(tmp_path)
@@ -105,6 +109,15 @@ def test_a_link_inside_becomes_a_copy(tmp_path: Path) -> None:
     copies = [tmp_path / "out" / "TQA" / name for name in ("early", "images/1/again.png", "hard.png")]
     assert [path.read_bytes() for path in copies] == [b"picture"] * 3
     assert not any(path.is_symlink() or path.stat().st_nlink > 1 for path in copies)
+
+
+def test_modes_and_owners_are_not_taken_over(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    archive = pack(tmp_path / "a.tar.gz", [member("TQA/TQA.json", b"{}", mode=0o6777, uid=12345, gid=12345)])
+    extract(archive, tmp_path / "out", read_contents(archive, WANTED))
+    ours, theirs = (tmp_path / "out" / "TQA" / "TQA.json").stat(), plain.stat()
+    assert (ours.st_mode, ours.st_uid, ours.st_gid) == (theirs.st_mode, theirs.st_uid, theirs.st_gid)
 
 
 @pytest.mark.parametrize("prefix", ["", "./", "MileBench/", "./MileBench/"])
