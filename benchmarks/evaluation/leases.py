@@ -10,7 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.evaluation.files import read_json, write_text
@@ -43,7 +43,7 @@ class Holder:
     @classmethod
     def here(cls) -> Holder:
         """This process, from now on."""
-        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        since = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(socket.gethostname(), boot(), os.getpid(), since, secrets.token_hex(8))
 
 

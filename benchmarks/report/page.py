@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
@@ -63,7 +63,7 @@ def render(parts: Sequence[Part]) -> str:
         parts=filled,
         costs=COSTS,
         protocols=PROTOCOLS,
-        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         commit=(git_state()["commit"] or "unknown")[:10],
         style=Markup(folder.joinpath("report.css").read_text(encoding="utf-8")),
         script=Markup(folder.joinpath("report.js").read_text(encoding="utf-8")),
