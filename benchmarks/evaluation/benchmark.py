@@ -41,6 +41,7 @@ class Benchmark:
         adversarial: whether the `-adv` annotations are read.
         combine_image: N where each sample's images are shown as N grids; None shows them one by one.
         prepare: writes the data or checks that they are there; raises `LookmError` that says how to get them.
+        missing: datasets that are not in the folder though others are; runs that do not name them go on without them.
     """
 
     name: str
@@ -50,3 +51,4 @@ class Benchmark:
     prepare: Callable[[], None]
     adversarial: bool = False
     combine_image: int | None = None
+    missing: tuple[DatasetInfo, ...] = ()

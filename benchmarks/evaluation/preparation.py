@@ -12,10 +12,11 @@ from benchmarks.evaluation.provenance import digest, sample_digest
 from benchmarks.evaluation.selection import select_positions
 from benchmarks.milebench import Prompt, build_prompt, read_variant
 from benchmarks.milebench.combined import write_grids
+from benchmarks.milebench.images import open_images as open_images
+from benchmarks.milebench.scoring import answer_fault
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from transformers import PreTrainedTokenizerBase
 
     from benchmarks.evaluation.settings import Settings
@@ -115,6 +116,9 @@ def prepare_prompts(
     for name in names:
         sample = dataset.samples[name]
         try:
+            fault = answer_fault(dataset.info.dataset, dataset.annotation, sample)
+            if fault is not None:
+                raise LookmError(fault)
             if dataset.combine_image is not None:
                 write_grids(dataset.folder, sample, dataset.combine_image)
             prompt = build_prompt(
@@ -132,28 +136,6 @@ def prepare_prompts(
             continue
         text = len(tokenizer(prompt.context, add_special_tokens=False).input_ids)
         yield Prepared(name, prompt, text + len(prompt.images) * n_tokens_per_image)
-
-
-def open_images(paths: Sequence[str]) -> list[Image]:
-    """Reads pictures as RGB, completely.
-
-    Raises:
-        LookmError: a picture that is missing or cannot be read: which, and why.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    images = []
-    for path in paths:
-        try:
-            with Image.open(path) as file:
-                images.append(file.convert("RGB"))
-        except FileNotFoundError:
-            raise LookmError(f"image {Path(path).name} is missing") from None
-        except UnidentifiedImageError:
-            raise LookmError(f"image {Path(path).name} is no picture that can be read") from None
-        except (*DATA_ERRORS, Image.DecompressionBombError) as error:
-            raise LookmError(f"image {Path(path).name} cannot be read: {one_line(error)}") from None
-    return images
 
 
 def batches(samples: Sequence[Prepared], size: int) -> list[list[Prepared]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -13,6 +12,8 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from benchmarks.milebench.annotation import digest as digest
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow", "hydra-core", "rouge-score")
 _SAMPLED = 1 << 20  # bytes read at the beginning, middle and end of a large file
@@ -68,12 +69,6 @@ def hardware(device: str) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(device)
         described |= {"accelerator": properties.name, "accelerator_memory_bytes": properties.total_memory}
     return described
-
-
-def digest(value: Any) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a JSON value, whatever the order of its keys."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def sample_digest(sample: Mapping[str, Any], instruction: str, image_dir: Path) -> str:

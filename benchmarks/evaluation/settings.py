@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +153,7 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
             {**groups["strategy"], "alpha1": alpha1, "alpha2": alpha2, "semantics": semantics},
         ),
         strategy_config=groups["strategy"],
-        datasets=select_datasets(benchmark, config.datasets, config.task),
+        datasets=_without_missing(benchmark, select_datasets(benchmark, config.datasets, config.task), config.datasets),
         limit=limit,
         subset=subset,
         seed=seed,
@@ -180,6 +182,24 @@ def select_datasets(benchmark: Benchmark, datasets: Any, task: Any) -> tuple[Dat
     if not chosen:
         raise LookmError(f"none of the datasets {', '.join(wanted)} belongs to task {task}; leave one of the two out")
     return chosen
+
+
+def _without_missing(benchmark: Benchmark, chosen: tuple[DatasetInfo, ...], named: Any) -> tuple[DatasetInfo, ...]:
+    """The chosen datasets that are in the benchmark's folder; all of them if they were named, or if none is there."""
+    present = tuple(info for info in chosen if info not in benchmark.missing)
+    if named is not None or not present or len(present) == len(chosen):
+        return chosen
+    names = ", ".join(info.dataset for info in chosen if info in benchmark.missing)
+    _say_missing(
+        f"{benchmark.label} in {benchmark.root} lacks {names}: going on with the other {len(present)} datasets"
+    )
+    return present
+
+
+@lru_cache
+def _say_missing(line: str) -> None:
+    """Says it once, however many jobs a sweep has."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def construct(config: Mapping[str, Any], **fields: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -73,6 +74,8 @@ def read_annotation(
 def read_annotation_file(path: Path, *, combine_image: int | None = None) -> dict[str, Any]:
     """Read and check one annotation file; see `read_annotation`.
 
+    `task_instruction` may also be an object; what is returned has a list, and its samples the places in it.
+
     Raises:
         LookmError: as there.
     """
@@ -81,7 +84,18 @@ def read_annotation_file(path: Path, *, combine_image: int | None = None) -> dic
         check_annotation(content, combine_image=combine_image)
     except LookmError as error:
         raise LookmError(f"{path}: {error}") from None
+    _list_instructions(content)
     return content
+
+
+def _list_instructions(content: dict[str, Any]) -> None:
+    """Turns instructions that are an object into a list, and the samples' ids into places in it."""
+    instructions = content["meta_data"]["task_instruction"]
+    if isinstance(instructions, dict):
+        places = {key: place for place, key in enumerate(instructions)}
+        content["meta_data"]["task_instruction"] = list(instructions.values())
+        for sample in content["data"]:
+            sample["task_instruction_id"] = places[str(sample["task_instruction_id"])]
 
 
 def read_json(path: Path) -> Any:
@@ -105,6 +119,12 @@ def read_json(path: Path) -> Any:
         raise LookmError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def digest(value: Any) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
 def check_annotation(content: Any, *, combine_image: int | None = None) -> None:
     """Check parsed JSON against MileBench's format.
 
@@ -112,7 +132,7 @@ def check_annotation(content: Any, *, combine_image: int | None = None) -> None:
         LookmError: the first thing that is missing or does not fit: which sample, which field, what is there.
     """
     meta = _field(content, "meta_data", "an object", _is_object, "the annotation")
-    _field(meta, "task_instruction", "a list of texts", _is_texts, "meta_data")
+    _field(meta, "task_instruction", "a list or an object of texts", _are_instructions, "meta_data")
     expected = " or ".join(QUESTION_TYPES)
     _field(meta, "question_type", expected, lambda value: value in QUESTION_TYPES, "meta_data")
     samples = _field(content, "data", "a list with at least one sample", _is_filled_list, "the annotation")
@@ -128,8 +148,13 @@ def _check_sample(sample: Any, place: int, meta: dict[str, Any], combine_image: 
     where = f"data[{place}]"
     sample_id = _field(sample, "sample_id", "an integer or a string of one", _is_id, where)
     where = f"sample {sample_id!r} ({where})"
-    count = len(meta["task_instruction"])
-    _field(sample, "task_instruction_id", f"an integer from 0 to {count - 1}", _is_index(count), where)
+    instructions = meta["task_instruction"]
+    if isinstance(instructions, dict):
+        expected = f"one of {', '.join(instructions)}"
+        _field(sample, "task_instruction_id", expected, lambda value: str(value) in instructions, where)
+    else:
+        expected = f"an integer from 0 to {len(instructions) - 1}"
+        _field(sample, "task_instruction_id", expected, _is_index(len(instructions)), where)
     _field(sample, "response", "a text or a number", _is_scalar, where)
     instance = _field(sample, "task_instance", "an object", _is_object, where)
     where = f"{where}, task_instance"
@@ -181,6 +206,10 @@ def _is_text(value: Any) -> bool:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_instructions(value: Any) -> bool:
+    return _is_texts(list(value.values()) if isinstance(value, dict) else value)
 
 
 def _is_filled_list(value: Any) -> bool:

@@ -42,14 +42,16 @@ def milebench_benchmark(
         )
     folder = Path(root)
     datasets = ADVERSARIAL_DATASETS if adversarial else DATASETS
-    paths = [
-        annotation_path(folder, info.dataset, combine_image=combine_image, adversarial=adversarial) for info in datasets
-    ]
+    paths = {
+        info: annotation_path(folder, info.dataset, combine_image=combine_image, adversarial=adversarial)
+        for info in datasets
+    }
+    missing = tuple(info for info, path in paths.items() if not _is_file(path))
 
     def prepare() -> None:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112 (False, and no exception, for a name that is too long)
             raise LookmError(f"MileBench is not in {folder}, which does not exist: {how_to_get(folder)}")
-        if not any(path.is_file() for path in paths):
+        if not any(map(_is_file, paths.values())):
             what = f"{len(datasets)} {'adversarial ' if adversarial else ''}datasets"
             raise LookmError(f"{folder} holds none of MileBench's {what}: {how_to_get(folder)}")
 
@@ -62,4 +64,9 @@ def milebench_benchmark(
         prepare=prepare,
         adversarial=adversarial,
         combine_image=combine_image,
+        missing=missing if len(missing) < len(datasets) else (),
     )
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 (False, and no exception, for a name that is too long)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.milebench.annotation import annotation_path, read_annotation, read_annotation_file
+from benchmarks.milebench.images import open_image
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
@@ -107,13 +108,9 @@ def combine(paths: Sequence[Path], *, first: int = 1) -> Image:
     grid = Image.new("RGB", (columns * CELL, math.ceil(len(paths) / columns) * CELL))
     for place, path in enumerate(paths):
         try:
-            with Image.open(path) as file:
-                cell = file.resize((CELL, CELL), Image.Resampling.LANCZOS).convert("RGB")
-        except FileNotFoundError:
-            raise LookmError(f"image {path.name} is missing, so it cannot be combined") from None
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = " ".join(str(error).split())
-            raise LookmError(f"image {path.name} cannot be read, so it cannot be combined: {reason}") from None
+            cell = open_image(path, size=(CELL, CELL))
+        except LookmError as error:
+            raise LookmError(f"{error}, so it cannot be combined") from None
         _caption(cell, f"Image {first + place}")
         grid.paste(cell, (place % columns * CELL, place // columns * CELL))
     return grid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evaluation.benchmark import Benchmark, DatasetInfo
-from benchmarks.evaluation.preparation import open_images, read_dataset
+from benchmarks.evaluation.preparation import read_dataset
 from benchmarks.evaluation.selection import select_positions
 from benchmarks.milebench.annotation import annotation_path, read_annotation
+from benchmarks.milebench.images import open_image
 from benchmarks.milebench.lengths import Lengths, Measure, measure_lengths
 from benchmarks.milebench.normalisation import normalise
 from benchmarks.milebench.prompts import PLACEHOLDER
@@ -188,9 +190,9 @@ def _placeholder_flaws(context: str, n_images: int) -> Iterator[str]:
 def _picture_flaws(images: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for path in dict.fromkeys(image["path"] for image in images):
         try:
-            open_images([path])
+            open_image(Path(path))
         except LookmError as error:
-            kind = "unreadable_image" if Path(path).is_file() else "missing_image"
+            kind = "unreadable_image" if os.path.lexists(path) else "missing_image"
             yield f"{kind} {error}"
 
 

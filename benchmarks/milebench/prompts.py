@@ -66,7 +66,7 @@ class _Walk:
 
 def build_prompt(
     sample: Mapping[str, Any],
-    task_instruction: str | Sequence[str],
+    task_instruction: str | Sequence[str] | Mapping[str, str],
     *,
     dataset: str,
     tokenizer: PreTrainedTokenizerBase,
@@ -79,7 +79,7 @@ def build_prompt(
 
     Args:
         sample: one entry of an annotation's `data`.
-        task_instruction: the sample's instruction, or the annotation's list of them, from which the sample's
+        task_instruction: the sample's instruction, or the annotation's list or object of them, from which the sample's
             `task_instruction_id` chooses.
         dataset: the dataset's name; GPR1200's choices get no letters.
         tokenizer: counts and cuts the text; special tokens are not counted.
@@ -147,10 +147,17 @@ def _walk(fragments: Sequence[list[int]], images: Sequence[str], room: int, imag
     return _Walk(kept, kept_images, starts_with_image)
 
 
-def _instruction(sample: Mapping[str, Any], task_instruction: str | Sequence[str]) -> str:
+def _instruction(sample: Mapping[str, Any], task_instruction: str | Sequence[str] | Mapping[str, str]) -> str:
     if isinstance(task_instruction, str):
         return task_instruction
     number = sample["task_instruction_id"]
+    if isinstance(task_instruction, Mapping):
+        if str(number) not in task_instruction:
+            raise LookmError(
+                f"sample {sample['sample_id']!r}: task_instruction_id is {number!r}, but the annotation has the "
+                f"instructions {', '.join(task_instruction)}"
+            )
+        return task_instruction[str(number)]
     if not isinstance(number, int) or not 0 <= number < len(task_instruction):
         raise LookmError(
             f"sample {sample['sample_id']!r}: task_instruction_id is {number!r}, "

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evaluation.files import write_text
-from benchmarks.milebench.annotation import check_annotation, read_annotation, read_annotation_file, read_json
+from benchmarks.milebench.annotation import check_annotation, digest, read_annotation_file, read_json
+from benchmarks.milebench.combined import read_variant
 from benchmarks.milebench.taxonomy import DATASETS
 from lookm.errors import LookmError
 
@@ -70,11 +71,13 @@ def collect_cases(results: Path, annotations: Path | None, dataset: str | None) 
 
     Args:
         results: a run's folder, a dataset's folder, a pred.json, or a file with annotation and predictions together.
-        annotations: MileBench's folder or one annotation; None for a file with both.
+        annotations: MileBench's folder or one annotation; None for a file with both. Of a folder, the variant is read
+            (adversarial samples, combined images) that the run's `run.json` names, if there is one.
         dataset: only this dataset; the name where it cannot be read off a path.
 
     Raises:
-        LookmError: nothing found there, no annotation, or a broken file.
+        LookmError: nothing found there, no annotation, a broken file, or an annotation with another fingerprint than
+            the run's.
     """
     if results.is_file():
         content = read_json(results)
@@ -90,9 +93,36 @@ def collect_cases(results: Path, annotations: Path | None, dataset: str | None) 
         raise LookmError(f"{results} has no predictions for {dataset!r}; it has {_names(paths)}")
     order = {info.dataset: place for place, info in enumerate(DATASETS)}
     return [
-        Case(name, read_annotation(annotations, name), read_predictions(path), path.parent)
+        _case_of_run(name, annotations, path)
         for name, path in sorted(wanted.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))
     ]
+
+
+def _case_of_run(dataset: str, root: Path, predictions: Path) -> Case:
+    """A dataset of MileBench's folder, in the variant that the run was asked."""
+    run = _read_run(predictions)
+    asked = run.get("configuration", {}).get("benchmark", {})
+    adversarial, combine_image = asked.get("adversarial") is True, asked.get("combine_image")
+    annotation = read_variant(root, dataset, adversarial=adversarial, combine_image=combine_image)
+    _check_fingerprint(run, dataset, annotation, predictions, str(root))
+    return Case(dataset, annotation, read_predictions(predictions), predictions.parent)
+
+
+def _read_run(predictions: Path) -> dict[str, Any]:
+    """The `run.json` of a `<run>/<Dataset>/pred.json`; empty where there is none, as for results of other programs."""
+    path = predictions.parent.parent / "run.json"
+    content = read_json(path) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
+
+
+def _check_fingerprint(run: Mapping[str, Any], dataset: str, annotation: Any, predictions: Path, source: str) -> None:
+    """Raises LookmError where the run answered the samples of another annotation."""
+    expected = run.get("data", {}).get(dataset)
+    if expected is not None and expected != digest(annotation):
+        raise LookmError(
+            f"{predictions.parent} answered another annotation than {dataset}'s in {source} (run.json has its "
+            "fingerprint); give the benchmark's folder that the run used, or score a pred.json that lies elsewhere"
+        )
 
 
 def _complete_case(path: Path, content: dict[str, Any]) -> Case:
@@ -114,7 +144,10 @@ def _case_of_one_annotation(paths: Sequence[Path], annotations: Path, dataset: s
     chosen = list(paths) if len(paths) == 1 else [path for path in paths if _is_of(path, name)]
     if not chosen:
         raise LookmError(f"{annotations} is of {name!r}, but there are only predictions for {_names(paths)}")
-    return Case(name, read_annotation_file(annotations), read_predictions(chosen[0]), chosen[0].parent)
+    annotation, run = read_annotation_file(annotations), _read_run(chosen[0])
+    if run.get("configuration", {}).get("benchmark", {}).get("combine_image") is None:  # else names of grids were added
+        _check_fingerprint(run, name, annotation, chosen[0], str(annotations))
+    return Case(name, annotation, read_predictions(chosen[0]), chosen[0].parent)
 
 
 def _is_of(path: Path, dataset: str | None) -> bool:

@@ -91,6 +91,30 @@ def score_predictions(
     return result
 
 
+def answer_fault(dataset: str, annotation: Mapping[str, Any], sample: Mapping[str, Any]) -> str | None:
+    """Why no answer to a sample can be scored; None where one can. Such a sample is not worth asking.
+
+    Args:
+        dataset: the dataset's name.
+        annotation: where its `meta_data` is.
+        sample: one of its samples.
+    """
+    if _kind(dataset, annotation) != "choice":
+        return None
+    choices, truth = sample["task_instance"].get("choice_list") or [], str(sample["response"])
+    if normalise(truth) in map(normalise, choices):
+        return None
+    return f"the right answer {truth!r} is none of its choices ({', '.join(map(repr, choices))})"
+
+
+def chance_level(dataset: str, annotation: Mapping[str, Any], sample: Mapping[str, Any]) -> float | None:
+    """Expected score of a guess: 1 / number of choices where answers are matched with choices, else None."""
+    if _kind(dataset, annotation) != "choice":
+        return None
+    choices = sample["task_instance"].get("choice_list") or []
+    return 1 / len(choices) if choices else None
+
+
 def image_quantity_level(n_images: int) -> str:
     """MileBench's level of a sample by its number of images: Few < 6, Medium 6 to 31, Many > 31."""
     return "Few" if n_images < 6 else "Medium" if n_images <= 31 else "Many"

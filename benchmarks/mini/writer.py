@@ -24,6 +24,8 @@ from lookm.errors import LookmError
 
 VERSION = 1  # a change of the data that the same settings give needs another one
 MANIFEST = "manifest.json"
+MOST_SAMPLES = 10_000
+"""Of a dataset: with twelve datasets some two million images. MileBench's largest dataset has 600 samples."""
 _USUAL_SPREAD = 5  # most samples have a task's fewest images and up to so many more
 _LONG_EVERY = 8  # every so many samples has any number of images up to the most
 
@@ -48,8 +50,8 @@ class MiniSettings:
 
     def __post_init__(self) -> None:
         evaluation_rng(self.seed, 0, 0)
-        if self.samples < 1:
-            raise LookmError(f"samples is {self.samples}; MileBench-mini needs at least 1 per dataset")
+        if not 1 <= self.samples <= MOST_SAMPLES:
+            raise LookmError(f"samples is {self.samples}; give 1 to {MOST_SAMPLES} per dataset of MileBench-mini")
         needed = max(task.fewest for task in TASKS)
         if not needed <= self.most <= len(NAMES):
             raise LookmError(f"most is {self.most} images; give a number from {needed} to {len(NAMES)}")

@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
-from benchmarks.milebench import milebench_benchmark, read_annotation, read_annotation_file
+from benchmarks.command_line import choices_of
+from benchmarks.evaluation.settings import CONFIGS, read_settings
+from benchmarks.milebench import DATASETS, build_prompt, milebench_benchmark, read_annotation, read_annotation_file
 from lookm.errors import LookmError
+from tests.milebench.golden import byte_tokenizer
+from tests.milebench.original_layout import write_milebench
 
 GOOD: dict[str, Any] = {
     "meta_data": {"task_instruction": ["Look. "], "question_type": "multi-choice"},
@@ -141,3 +146,45 @@ def test_the_benchmark_is_prepared_when_any_of_its_datasets_is_there(tmp_path: P
     path = write(benchmark.root, GOOD)
     benchmark.prepare()
     assert path.is_file()
+
+
+def test_instructions_may_be_an_object(tmp_path: Path) -> None:
+    def with_object(content: dict[str, Any]) -> None:
+        content["meta_data"]["task_instruction"] = {"a": "Look. ", "7": "Read. "}
+        for sample, key in zip(content["data"], ("a", 7), strict=True):
+            sample["task_instruction_id"] = key
+
+    write(tmp_path, changed(with_object))
+    annotation = read_annotation(tmp_path, "TQA")
+    assert annotation["meta_data"]["task_instruction"] == ["Look. ", "Read. "]
+    assert [sample["task_instruction_id"] for sample in annotation["data"]] == [0, 1]
+    options: dict[str, Any] = {
+        "dataset": "TQA", "tokenizer": byte_tokenizer(), "max_context_len": 999, "n_tokens_per_image": 1,
+        "image_dir": tmp_path,
+    }  # fmt: skip
+    raw = changed(with_object)
+    for listed, sample in zip(annotation["data"], raw["data"], strict=True):
+        from_list = build_prompt(listed, annotation["meta_data"]["task_instruction"], **options)
+        assert from_list == build_prompt(sample, raw["meta_data"]["task_instruction"], **options)
+    assert from_list.context.startswith("Read. ")
+
+
+def test_a_missing_dataset_is_left_out_with_a_line_unless_it_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_milebench(tmp_path / "MileBench", [info.dataset for info in DATASETS if info.dataset != "SlideVQA"])
+    fixed = ["benchmark=milebench", f"data_dir={tmp_path}", "device=cpu"]
+
+    def datasets(*overrides: str) -> list[str]:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = compose("config", overrides=[*fixed, *overrides], return_hydra_config=True)
+        return [info.dataset for info in read_settings(config, choices_of(config)).datasets]
+
+    assert "SlideVQA" not in datasets()
+    assert len(datasets()) == 28
+    line = f"warning: MileBench in {tmp_path}/MileBench lacks SlideVQA: going on with the other 28 datasets\n"
+    assert capsys.readouterr().err == line, "once"
+    assert datasets("task=S-2") == ["OCR-VQA", "DocVQA"]
+    assert "lacks SlideVQA: going on with the other 2 datasets" in capsys.readouterr().err
+    assert datasets("datasets=SlideVQA") == ["SlideVQA"]
+    assert capsys.readouterr().err == ""

@@ -1,5 +1,6 @@
 """Every kind of flaw is found where it is, and nowhere else; lengths are those of the prompts of a run."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ FLAWS: list[tuple[Change, str, str]] = [
     (lambda a: instance(a).update(choice_list=["the left one", "1", "12"]), "prefix_choice", "'1' and '12'"),
     (lambda a: a["data"][1].update(response="neither"), "answer_not_in_choices", "'neither' is none of 'the left one'"),
     (lambda a: instance(a).update(images_path=["1/0.png", "1/9.png"]), "missing_image", "image 9.png is missing"),
+    (lambda a: instance(a).update(images_path=["1/0.png", "9" * 5000]), "missing_image", "File name too long"),
 ]  # fmt: skip
 
 
@@ -169,3 +171,10 @@ def test_a_tokenizer_that_is_not_here_is_said_with_the_ways_out(
         read_measure("tiny", tokenizer=str(tmp_path))
     with pytest.raises(LookmError, match="unknown model 'gpt'; choose one of"):
         read_measure("gpt")
+
+
+def test_a_pipe_among_the_images_is_found_without_waiting(tmp_path: Path) -> None:
+    write_milebench(tmp_path, ["TQA"])
+    (tmp_path / "TQA" / "images" / "1" / "0.png").unlink()
+    os.mkfifo(tmp_path / "TQA" / "images" / "1" / "0.png")
+    assert kinds(inspect(tmp_path).findings) == [("unreadable_image", "1")]

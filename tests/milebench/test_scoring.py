@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from benchmarks.milebench import image_quantity_level, read_predictions, score_predictions, write_evaluation
-from benchmarks.milebench.scoring import PROTOCOLS
+from benchmarks.milebench.scoring import PROTOCOLS, answer_fault, chance_level
 from lookm.errors import LookmError
 from tests.milebench.golden import load_scores
+from tests.milebench.original_layout import annotation_of
 
 CLEVR = Path(__file__).resolve().parents[3] / "shared" / "golden" / "scoring" / "clevr_change_llava7b_first100.json"
 GOLDEN = {case["dataset"]: case for case in load_scores()}
@@ -200,3 +201,21 @@ def test_predictions_are_a_list_of_records(tmp_path: Path) -> None:
         read_predictions(path)
     path.write_text(json.dumps(small()["predictions"]))
     assert read_predictions(path) == small()["predictions"]
+
+
+def test_an_answer_outside_its_choices_is_found_beforehand_and_chance_follows_from_the_choices() -> None:
+    annotation = annotation_of("TQA")
+    sample = annotation["data"][1]
+    assert answer_fault("TQA", annotation, sample) is None
+    assert chance_level("TQA", annotation, sample) == 1 / 3
+    sample["response"] = "The left one."  # equal once normalised
+    assert answer_fault("TQA", annotation, sample) is None
+    sample["response"] = "neither"
+    fault = answer_fault("TQA", annotation, sample)
+    assert fault == "the right answer 'neither' is none of its choices ('the left one', 'the right one', 'both')"
+    with pytest.raises(LookmError, match="is none of its choices"):
+        score_predictions("TQA", annotation, [{"sample_id": 1, "pred_response": "both"}])
+    for name in ("MMCoQA", "Spot-the-Diff", "TextNeedleInAHaystack"):
+        open_ended = annotation_of(name)
+        assert answer_fault(name, open_ended, open_ended["data"][0]) is None
+        assert chance_level(name, open_ended, open_ended["data"][0]) is None

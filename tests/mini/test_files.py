@@ -174,6 +174,7 @@ def test_a_folder_that_is_not_as_written_is_refused_with_the_way_out(tmp_path: P
     ("change", "message"),
     [
         ({"samples": 0}, "samples is 0"),
+        ({"samples": 100_000_000_000}, "samples is 100000000000; give 1 to 10000"),
         ({"most_images": 49}, "most is 49 images; give a number from 14 to 48"),
         ({"fewest_images": 0}, "fewest is 0"),
         ({"seed": 1_000_000}, "seed 1000000 is not one of the evaluation's"),

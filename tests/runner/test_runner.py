@@ -283,3 +283,18 @@ def test_the_model_is_as_before_after_a_run(settings_of: MakeSettings) -> None:
     assert model.get_decoder().config._attn_implementation == before
     with look_once(model, "full"):
         pass
+
+
+def test_a_sample_whose_answer_is_none_of_its_choices_fails_alone(settings_of: MakeSettings) -> None:
+    settings = settings_of()
+    settings.benchmark.prepare()
+    path = settings.benchmark.root / CHOICE / f"{CHOICE}.json"
+    annotation = json.loads(path.read_text())
+    annotation["data"][2]["response"] = "above"
+    path.write_text(json.dumps(annotation))
+    outcome = run(settings)
+    assert (outcome.computed, outcome.failed) == (12, 1)
+    records = read_records(settings.folder / CHOICE / "samples.jsonl")
+    assert records["2"].error == "the right answer 'above' is none of its choices ('left', 'right')"
+    assert [records[name].answered for name in "013"] == [True] * 3
+    assert len(json.loads((settings.folder / CHOICE / "eval_score.json").read_text())) == 3

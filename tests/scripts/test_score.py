@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.milebench.annotation import digest, read_annotation
 from scripts.score import main
 from tests.milebench.golden import load_scores
+from tests.milebench.original_layout import write_milebench
 
 GOLDEN = {case["dataset"]: case for case in load_scores()}
 NAMES = ("ObjectExistence", "CLEVR-Change", "TextNeedleInAHaystack")
@@ -182,3 +184,50 @@ def test_wrong_input_is_one_line_and_status_2(
         assert errors.startswith("error: ")
         assert message in errors
         assert errors.count("\n") == 1
+
+
+@pytest.fixture
+def adversarial_run(tmp_path: Path) -> tuple[Path, Path]:
+    """A MileBench folder and a run over its adversarial TQA, all answers right there and wrong in the plain samples."""
+    write_milebench(tmp_path / "data", ["TQA"])
+    plain = json.loads((tmp_path / "data" / "TQA" / "TQA.json").read_text())
+    for sample in plain["data"]:
+        sample["response"] = "both"
+    _write(tmp_path / "data" / "TQA" / "TQA.json", plain)
+    annotation = read_annotation(tmp_path / "data", "TQA", adversarial=True)
+    about = {
+        "configuration": {"benchmark": {"name": "milebench", "adversarial": True, "combine_image": None}},
+        "data": {"TQA": digest(annotation)},
+    }
+    run = tmp_path / "runs" / "adversarial"
+    _write(run / "run.json", about)
+    answers = [{"sample_id": n, "pred_response": "the left one", "gt_response": "the left one"} for n in range(3)]
+    _write(run / "TQA" / "pred.json", answers)
+    return run, tmp_path / "data"
+
+
+def test_an_adversarial_run_is_scored_against_the_adversarial_samples(
+    adversarial_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, data = adversarial_run
+    status, lines, errors = score(capsys, run, "--annotations", data, "--write")
+    assert (status, errors) == (0, "")
+    assert lines[1].split()[5:7] == ["1.0000", "1.0000"]
+    assert json.loads((run / "TQA" / "eval.json").read_text())["Accuracy"] == 1
+
+
+def test_another_annotation_than_the_runs_is_refused_and_nothing_is_overwritten(
+    adversarial_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, data = adversarial_run
+    score(capsys, run, "--annotations", data, "--write")
+    before = {path: path.read_bytes() for path in run.rglob("*.json")}
+    changed = json.loads((data / "TQA" / "TQA-adv.json").read_text())
+    changed["data"][0]["response"] = "both"
+    _write(data / "TQA" / "TQA-adv.json", changed)
+    for annotations in (data, data / "TQA" / "TQA.json", data / "TQA" / "TQA-adv.json"):
+        status, _, errors = score(capsys, run, "--annotations", annotations, "--write")
+        assert status == 2
+        assert "answered another annotation than TQA's in" in errors
+        assert errors.count("\n") == 1
+    assert {path: path.read_bytes() for path in run.rglob("*.json")} == before
