@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import posixpath
 import shutil
 import tarfile
@@ -18,6 +19,7 @@ from benchmarks.download.hub import progress
 from lookm.errors import LookmError
 
 WRAPPER = "MileBench"  # a top folder of this name is looked through
+_BLOCK = 1 << 20  # bytes read at once
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class Contents:
         skipped: other names at its top, which are not extracted.
         files: number of files.
         size: their bytes.
+        digest: SHA-256 of the archive.
     """
 
     folders: tuple[str, ...]
     skipped: tuple[str, ...]
     files: int
     size: int
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ def read_contents(archive: Path, wanted: Collection[str]) -> Contents:
         wanted: names of the top folders that may be extracted.
 
     Raises:
-        LookmError: a member that is absolute, leaves the folder, is a device, a pipe, or a link to something that the
-            archive does not hold as a file; or the archive is broken.
+        LookmError: a member that is absolute, leaves the folder, is a device, a pipe, sparse, or a link to something
+            that the archive does not hold as a file; or the archive is broken, or shorter than its headers claim.
     """
     folders: dict[str, None] = {}
     skipped: dict[str, None] = {}
@@ -64,6 +68,8 @@ def read_contents(archive: Path, wanted: Collection[str]) -> Contents:
     with _members(archive, "looking through") as stream:
         for member in stream:
             entry = _entry(archive, member)
+            if member.isreg():
+                _read_through(stream, member)
             if entry is None:
                 continue
             top = entry.path.parts[0]
@@ -79,7 +85,22 @@ def read_contents(archive: Path, wanted: Collection[str]) -> Contents:
         if link.source not in sizes:
             raise _refusal(archive, link.member, f"is a link to {link.member.linkname!r}, which is no file in it")
     copied = sum(sizes[link.source] for link in links if link.source is not None)
-    return Contents(tuple(folders), tuple(skipped), len(sizes) + len(links), sum(sizes.values()) + copied)
+    files, size = len(sizes) + len(links), sum(sizes.values()) + copied
+    with archive.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Contents(tuple(folders), tuple(skipped), files, size, digest)
+
+
+def _read_through(stream: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    """Reads a file and forgets it. `tarfile` itself would seek to its end, step by step, however far that claims to be.
+
+    Raises:
+        tarfile.ReadError: the archive ends before the file does.
+    """
+    content = stream.extractfile(member)
+    assert content is not None, "a regular file"
+    while content.read(_BLOCK):
+        pass
 
 
 def extract(archive: Path, target: Path, contents: Contents) -> None:
@@ -89,7 +110,7 @@ def extract(archive: Path, target: Path, contents: Contents) -> None:
 
     Args:
         archive: the file.
-        target: a folder of its own for this archive.
+        target: a folder for this very archive: one for each digest.
         contents: what `read_contents` returned for the archive.
 
     Raises:
@@ -113,7 +134,7 @@ def extract(archive: Path, target: Path, contents: Contents) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 part = path.with_name(f"{path.name}.part")
                 with part.open("wb") as file:
-                    shutil.copyfileobj(content, file, 1 << 20)
+                    shutil.copyfileobj(content, file, _BLOCK)
                 part.replace(path)
     for link in links:
         assert link.source is not None
@@ -137,7 +158,7 @@ def _members(archive: Path, doing: str) -> Iterator[tarfile.TarFile]:
         ):
             with tarfile.open(fileobj=plain, mode="r|") as stream:
                 yield stream
-            while plain.read(1 << 20):
+            while plain.read(_BLOCK):
                 pass  # the checksum stands at the very end
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise LookmError(
@@ -159,6 +180,8 @@ def _entry(archive: Path, member: tarfile.TarInfo) -> _Entry | None:
         raise _refusal(archive, member, "leaves the folder")
     if not (member.isreg() or member.isdir() or member.islnk() or member.issym()):
         raise _refusal(archive, member, "is a device or a pipe")
+    if member.issparse():
+        raise _refusal(archive, member, "is sparse, so that its size says nothing")
     source = None
     if member.islnk() or member.issym():
         start = "" if member.islnk() else posixpath.dirname(member.name)

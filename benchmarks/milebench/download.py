@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.download.hub import RemoteFile, Repository, fetch, read_repository
+from benchmarks.download.hub import Repository, fetch, read_repository
 from benchmarks.download.space import require_space, shown_bytes
 from benchmarks.evaluation.files import read_json, write_json
 from benchmarks.milebench.archives import Contents, extract, read_contents
@@ -29,13 +29,13 @@ class Extracted:
     """One archive in the manifest.
 
     Attributes:
-        digest: the hub's, of the archive; None where it did not come from there.
+        digest: SHA-256 of the archive.
         folders: datasets that it holds, or holds a part of.
         files, size: what was extracted, size in bytes.
         placed: whether all of it is where it belongs.
     """
 
-    digest: str | None
+    digest: str
     folders: tuple[str, ...]
     files: int
     size: int
@@ -59,9 +59,18 @@ class Manifest:
         """Datasets that this command put there, or was about to."""
         return {folder for entry in self._archives.values() for folder in entry.folders}
 
+    def folders_of_others(self, name: str) -> set[str]:
+        """Datasets of which other archives hold a part."""
+        return {folder for key, entry in self._archives.items() if key != name for folder in entry.folders}
+
+    def is_placed(self, name: str, digest: str) -> bool:
+        """Whether this very archive was placed before."""
+        entry = self._archives.get(name)
+        return entry is not None and entry.placed and entry.digest == digest
+
     def outstanding(self, root: Path) -> list[str]:
         """Archives of which something is not where it belongs."""
-        return [name for name in ARCHIVES if not self._is_placed(name, root)]
+        return [name for name in ARCHIVES if not self._is_complete(name, root)]
 
     def record(self, name: str, entry: Extracted, commit: str | None) -> None:
         """Notes an archive and writes the manifest."""
@@ -70,7 +79,7 @@ class Manifest:
         archives: dict[str, Any] = {key: asdict(value) for key, value in sorted(self._archives.items())}
         write_json(self._path, {"repository": REPOSITORY, "commit": commit, "archives": archives})
 
-    def _is_placed(self, name: str, root: Path) -> bool:
+    def _is_complete(self, name: str, root: Path) -> bool:
         entry = self._archives.get(name)
         return entry is not None and entry.placed and all((root / folder).is_dir() for folder in entry.folders)
 
@@ -139,12 +148,13 @@ def _complete(
         if repository is not None and name not in repository.files:
             raise LookmError(f"{REPOSITORY} has no {name} at {repository.commit}; give a --revision that has")
     _check_space(root, archives, outstanding, repository, delete)
+    complete = {name for name in _NAMES if (root / name).is_dir()}
     for name in outstanding:
         file = repository.files[name] if repository is not None else None
         if file is not None and repository is not None:
             _say(f"{name}: fetching {shown_bytes(file.size)}")
             fetch(repository, file, archives / name)
-        _place(root, manifest, archives / name, file, repository)
+        _place(root, manifest, archives / name, complete, repository)
         if delete:
             (archives / name).unlink()
     shutil.rmtree(root / ".extracting", ignore_errors=True)
@@ -172,24 +182,32 @@ def _arrived(archives: Path, name: str) -> int:
 
 
 def _place(
-    root: Path, manifest: Manifest, archive: Path, file: RemoteFile | None, repository: Repository | None
+    root: Path, manifest: Manifest, archive: Path, complete: Collection[str], repository: Repository | None
 ) -> None:
-    """Extracts an archive beside the datasets and moves their folders where they belong."""
+    """Extracts an archive beside the datasets and moves their folders where they belong.
+
+    Datasets that are `complete` stay as they are, if they came from this very archive.
+    """
     contents = read_contents(archive, _NAMES)
     if not contents.folders:
         raise LookmError(f"{archive} holds no dataset of MileBench")
-    temporary = root / ".extracting" / archive.name
+    temporary = root / ".extracting" / f"{archive.name}.{contents.digest}"
     _say(f"{archive.name}: extracting {_described(contents)}")
     require_space({root: max(0, contents.size - _size(temporary))}, f"extracting {archive.name}")
     extract(archive, temporary, contents)
-    digest = None if file is None else file.digest
     commit = None if repository is None else repository.commit
-    entry = Extracted(digest, contents.folders, contents.files, contents.size, placed=False)
+    again = manifest.is_placed(archive.name, contents.digest)
+    shared = manifest.folders_of_others(archive.name)
+    entry = Extracted(contents.digest, contents.folders, contents.files, contents.size, placed=False)
     manifest.record(archive.name, entry, commit)
     for folder in contents.folders:
+        if again and folder in complete:
+            continue
+        if folder not in shared:  # else what is there is another archive's part of the dataset
+            shutil.rmtree(root / folder, ignore_errors=True)
         _move(temporary / folder, root / folder)
     shutil.rmtree(temporary)
-    manifest.record(archive.name, Extracted(**{**asdict(entry), "placed": True}), commit)
+    manifest.record(archive.name, replace(entry, placed=True), commit)
 
 
 def _described(contents: Contents) -> str:

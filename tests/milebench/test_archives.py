@@ -1,6 +1,9 @@
 """Nothing of an archive is written before all of it is known to be harmless."""
 
+import gzip
+import hashlib
 import io
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +73,7 @@ HOSTILE = [
     (member("TQA/x", type=tarfile.CHRTYPE), "is a device or a pipe"),
     (member("TQA/x", type=tarfile.BLKTYPE), "is a device or a pipe"),
     (member("TQA/x", type=tarfile.FIFOTYPE), "is a device or a pipe"),
+    (member("TQA/x", type=tarfile.GNUTYPE_SPARSE), "is sparse"),
     (member("Elsewhere/../../x", b"evil"), "leaves the folder"),
 ]
 
@@ -104,7 +108,8 @@ def test_a_link_inside_becomes_a_copy(tmp_path: Path) -> None:
         ],
     )
     contents = read_contents(archive, WANTED)
-    assert contents == Contents(("TQA",), (), files=5, size=2 + 4 * len(b"picture"))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert contents == Contents(("TQA",), (), files=5, size=2 + 4 * len(b"picture"), digest=digest)
     extract(archive, tmp_path / "out", contents)
     copies = [tmp_path / "out" / "TQA" / name for name in ("early", "images/1/again.png", "hard.png")]
     assert [path.read_bytes() for path in copies] == [b"picture"] * 3
@@ -161,6 +166,63 @@ def test_a_broken_archive_is_named(tmp_path: Path, damage: Callable[[bytes], byt
         download_milebench(tmp_path / "root", source=tmp_path / "archives")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "root" / "TQA").exists()
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("name", ["TQA/huge.png", "Elsewhere/huge.png"])
+def test_a_header_that_claims_more_than_there_is_is_refused_at_the_archive_s_end(
+    tmp_path: Path, name: str, form: int
+) -> None:
+    path = tmp_path / "a.tar.gz"
+    huge = tarfile.TarInfo(name)
+    huge.size = 10**18
+    with gzip.open(path, "wb") as stream:
+        stream.write(tarfile.TarInfo("TQA/first.png").tobuf(form) + huge.tobuf(form) + bytes(1 << 16))
+    with pytest.raises(LookmError, match=r"a\.tar\.gz is broken \(unexpected end of data\)"):
+        read_contents(path, WANTED)
+
+
+def test_what_another_archive_of_that_name_left_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, bad, good = tmp_path / "root", tmp_path / "bad", tmp_path / "good"
+    pack_all(bad, part0=[GOOD[0], member("TQA/images/0/1.png", b"PICTURE"), member("TQA/last.png", b"last")])
+    pack_all(good, part0=[*GOOD, member("TQA/last.png", b"last")])
+    real, copied = shutil.copyfileobj, []
+
+    def interrupted(source: object, target: object, length: int) -> None:
+        if len(copied) == 2:
+            raise KeyboardInterrupt
+        copied.append(target)
+        real(source, target, length)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shutil, "copyfileobj", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        download_milebench(root, source=bad)
+    monkeypatch.setattr(shutil, "copyfileobj", real)
+    assert [path.read_bytes() for path in root.rglob("1.png")] == [b"PICTURE"], "left by the bad archive"
+    download_milebench(root, source=good)
+    assert (root / "TQA" / "images" / "0" / "1.png").read_bytes() == b"picture"
+    assert not (root / ".extracting").exists()
+
+
+def test_a_bad_archive_that_was_placed_leaves_nothing_when_a_good_one_replaces_it(tmp_path: Path) -> None:
+    root, bad, good = tmp_path / "root", tmp_path / "bad", tmp_path / "good"
+    pack_all(bad, part0=[*GOOD, member("TQA/extra.png", b"extra"), member("WebQA/WebQA.json", b"{}")])
+    pack_all(good, part0=[GOOD[0], member("TQA/images/0/1.png", b"PICTURE"), member("WebQA/WebQA.json", b"{}")])
+    download_milebench(root, source=bad)
+    (root / "WebQA").rename(tmp_path / "away")  # so that the archive is extracted again
+    assert download_milebench(root, source=good) == [ARCHIVES[0]]
+    assert everything_below(root / "TQA") == {"TQA.json": b"{}", "images/0/1.png": b"PICTURE"}
+
+
+def test_a_dataset_that_is_brought_back_leaves_the_others_of_its_archive_alone(tmp_path: Path) -> None:
+    root, source = tmp_path / "root", tmp_path / "source"
+    pack_all(source, part0=[*GOOD, member("WebQA/WebQA.json", b"{}")], part3=[member("TQA/second.png", b"2")])
+    download_milebench(root, source=source)
+    (root / "WebQA" / "combined_1_images").mkdir()
+    (root / "TQA").rename(tmp_path / "away")
+    assert download_milebench(root, source=source) == [ARCHIVES[0], ARCHIVES[3]]
+    assert everything_below(root / "TQA") == everything_below(tmp_path / "away")
+    assert (root / "WebQA" / "combined_1_images").is_dir(), "made here, not extracted"
 
 
 def test_an_archive_without_a_dataset_is_refused(tmp_path: Path) -> None:
