@@ -137,7 +137,10 @@ def _records(
     padded = [[*tokens, *[int(backbone.tokenizer.pad_token_id)] * (longest - len(tokens))] for tokens in row.tokens]
     texts = backbone.answers(torch.tensor(padded))
     return [
-        _record(asked(dataset, sample, root), row, number, text)
+        replace(
+            _record(asked(dataset, sample, root), row, number, text),
+            scores=dataset.scores(dataset.samples[sample.sample_id], text),
+        )
         if row.finite[number]
         else asked(dataset, sample, root, error=NOT_FINITE)
         for number, (sample, text) in enumerate(zip(samples, texts, strict=True))

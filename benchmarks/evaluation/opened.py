@@ -12,7 +12,7 @@ from benchmarks.evaluation.loggers import Logger, open_logger
 from benchmarks.evaluation.preparation import Dataset, read_datasets
 from benchmarks.evaluation.provenance import git_state, hardware, versions
 from benchmarks.evaluation.records import SampleRecord
-from benchmarks.evaluation.results import read_summary, write_results
+from benchmarks.evaluation.results import facts_of_benchmark, read_summary, write_results
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import AFRESH, RunFolder
 from benchmarks.evaluation.summary import Summary
@@ -129,6 +129,7 @@ class OpenRun:
             name=settings.run,
             labels={"model": backbone.label, "benchmark": settings.benchmark.label, "strategy": strategy.name},
             nominal_budget=strategy.nominal_budget,
+            **facts_of_benchmark(settings.benchmark),
             generation={"do_sample": False, "min_new_tokens": 1, "max_new_tokens": backbone.max_new_tokens},
             **{name: value for name, value in self._origin.items() if value is not None},
         )

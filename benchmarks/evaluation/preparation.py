@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.evaluation.benchmark import Benchmark, DatasetInfo
 from benchmarks.evaluation.provenance import digest, sample_digest
 from benchmarks.evaluation.selection import select_positions
-from benchmarks.milebench import Prompt, build_prompt, read_variant
+from benchmarks.milebench import PROTOCOLS, Prompt, build_prompt, read_variant, score_predictions
 from benchmarks.milebench.combined import write_grids
 from benchmarks.milebench.images import open_images as open_images
-from benchmarks.milebench.scoring import answer_fault
+from benchmarks.milebench.scoring import answer_fault, chance_level
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
@@ -45,6 +45,37 @@ class Dataset:
     data: str
     folder: Path
     combine_image: int | None = None
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """What a record says of a sample before it is asked."""
+        sample = self.samples[name]
+        return {
+            "sample_id": sample["sample_id"],
+            "digest": self.digests[name],
+            "task": self.info.task,
+            "n_images": len(sample["task_instance"]["images_path"]),
+            "chance": self.chance(sample),
+        }
+
+    def chance(self, sample: Mapping[str, Any]) -> float | None:
+        """Expected score of guessing: from the sample's choices where it has some, else the benchmark's level."""
+        level = chance_level(self.info.dataset, self.annotation, sample)
+        return self.info.chance if level is None else level
+
+    def scores(self, sample: Mapping[str, Any], answer: str) -> dict[str, float]:
+        """Scores of one answer under each protocol, in [0, 1] and unrounded.
+
+        Raises:
+            LookmError: the sample cannot be scored, since its truth is none of its choices.
+        """
+        annotation = {"meta_data": self.annotation["meta_data"], "data": [sample]}
+        predictions = [{"sample_id": sample["sample_id"], "pred_response": answer}]
+        return {
+            protocol: float(
+                score_predictions(self.info.dataset, annotation, predictions, protocol=protocol)["scores"][0]
+            )
+            for protocol in PROTOCOLS
+        }
 
     def instruction(self, sample: Mapping[str, Any]) -> str:
         """The instruction that belongs to the sample."""

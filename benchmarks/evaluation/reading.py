@@ -127,8 +127,7 @@ def asked(dataset: Dataset, sample: Prepared, root: Path, *, error: str | None =
     """The record of a sample, as far as it is known before there is an answer, and why there is none."""
     prompt = sample.prompt
     return SampleRecord(
-        sample_id=dataset.samples[sample.sample_id]["sample_id"],
-        digest=dataset.digests[sample.sample_id],
+        **dataset.facts(sample.sample_id),
         error=error,
         question=prompt.context,
         images=relative(prompt.images, root),
@@ -161,8 +160,7 @@ def _prompts(
             continue
         name, error = item
         if name in wanted:
-            sample_id, digest = dataset.samples[name]["sample_id"], dataset.digests[name]
-            failures.append(SampleRecord(sample_id=sample_id, digest=digest, error=one_line(error)))
+            failures.append(SampleRecord(**dataset.facts(name), error=one_line(error)))
     return prepared, tuple(failures)
 
 

@@ -20,6 +20,12 @@ class SampleRecord:
     Attributes:
         sample_id: as the annotation has it.
         digest: fingerprint of the sample and its images (`provenance.sample_digest`).
+        task: task code of the sample's dataset, such as "T-1".
+        n_images: images of the annotation, before any were dropped.
+        chance: expected score of guessing, in [0, 1]: one over the number of choices where there are choices, else the
+            benchmark's own level for the dataset; None where nobody knows.
+        scores: protocol → score in [0, 1], unrounded; None where there is no answer (or none was recorded, before
+            format 2).
         error: why there is no answer; None where there is one.
         question: the prompt without the conversation template, one `<ImageHere>` per image.
         images: paths of the images shown, relative to the benchmark's folder.
@@ -36,6 +42,10 @@ class SampleRecord:
 
     sample_id: SampleId
     digest: str
+    task: str = ""
+    n_images: int = 0
+    chance: float | None = None
+    scores: dict[str, float] | None = None
     error: str | None = None
     question: str = ""
     images: tuple[str, ...] = ()
@@ -57,6 +67,11 @@ class SampleRecord:
         """Whether the model gave an answer; samples without one are tried again by the next run."""
         return self.error is None
 
+    @property
+    def scored(self) -> bool:
+        """Whether the scores are here, or there is nothing to score."""
+        return not self.answered or bool(self.scores and self.task)
+
     def to_line(self) -> str:
         """The record as one line of JSON, its newline included."""
         return json.dumps(asdict(self), ensure_ascii=False) + "\n"
@@ -75,6 +90,8 @@ class SampleRecord:
         if not isinstance(parsed, dict) or not {"sample_id", "digest"} <= set(parsed) <= _FIELDS:
             raise ValueError("not a sample record")
         if not isinstance(parsed["sample_id"], int | str) or not isinstance(parsed["digest"], str):
+            raise ValueError("not a sample record")
+        if not isinstance(parsed.get("scores"), dict | None):
             raise ValueError("not a sample record")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
         return cls(**values)

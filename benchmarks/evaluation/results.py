@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from benchmarks.evaluation.audit import audit_records
+from benchmarks.evaluation.benchmark import Benchmark
 from benchmarks.evaluation.files import write_json, writing
-from benchmarks.evaluation.preparation import Dataset, read_datasets
+from benchmarks.evaluation.preparation import Dataset, one_line, read_datasets
 from benchmarks.evaluation.provenance import git_state
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.settings import Settings
@@ -41,6 +43,7 @@ def write_results(settings: Settings, folder: RunFolder, datasets: Sequence[Data
     with folder.hold(), writing(folder.path):
         for dataset in datasets:
             audit_records(settings.strategy, dataset.info.dataset, folder.records(dataset.info.dataset).values())
+        folder.describe(**facts_of_benchmark(settings.benchmark))
         results = {dataset.info.dataset: _write_dataset(settings, folder, dataset) for dataset in datasets}
         folder.finish(results)
 
@@ -48,6 +51,7 @@ def write_results(settings: Settings, folder: RunFolder, datasets: Sequence[Data
 def _write_dataset(settings: Settings, folder: RunFolder, dataset: Dataset) -> dict[str, float]:
     """Writes one dataset's files; returns its line in `run.json`."""
     name = dataset.info.dataset
+    _add_scores(folder, dataset)
     folder.sort(name, [str(sample["sample_id"]) for sample in dataset.annotation["data"]])
     records = folder.records(name)
     predictions = predictions_of(dataset, records, settings.model, folder.about["generation"])
@@ -55,11 +59,43 @@ def _write_dataset(settings: Settings, folder: RunFolder, dataset: Dataset) -> d
     if predictions:
         target = folder.path / name
         write_json(target / "pred.json", predictions, indent=4)
-        scored = {protocol: _score(dataset, predictions, protocol) for protocol in PROTOCOLS}
+        scored = {
+            protocol: score_predictions(name, dataset.annotation, predictions, protocol=protocol)
+            for protocol in PROTOCOLS
+        }
         write_evaluation(target, scored["official"])
         write_json(target / "repaired.json", {key: scored["repaired"][key] for key in ("eval", "eval_score")})
         result |= {protocol: fmean(scores["scores"]) for protocol, scores in scored.items()}
     return result
+
+
+def facts_of_benchmark(benchmark: Benchmark) -> dict[str, Any]:
+    """What `run.json` says of the benchmark, so that tables need not ask it: its variant and its datasets."""
+    return {
+        "adversarial": benchmark.adversarial,
+        "combine_image": benchmark.combine_image,
+        "datasets": {
+            info.dataset: {"task": info.task, "metric": info.metric, "samples": info.samples, "chance": info.chance}
+            for info in benchmark.datasets
+        },
+    }
+
+
+def _add_scores(folder: RunFolder, dataset: Dataset) -> None:
+    """Scores the answers of a folder that was written before scores were recorded."""
+    samples = {str(sample["sample_id"]): sample for sample in dataset.annotation["data"]}
+    scored: dict[str, SampleRecord] = {}
+    for name, record in folder.records(dataset.info.dataset).items():
+        if record.scored or name not in samples:
+            continue
+        sample = samples[name]
+        facts: dict[str, Any] = {"task": dataset.info.task, "chance": dataset.chance(sample)}
+        facts["n_images"] = len(sample["task_instance"]["images_path"])
+        try:
+            scored[name] = replace(record, **facts, scores=dataset.scores(sample, record.answer))
+        except LookmError as error:
+            scored[name] = replace(record, **facts, error=one_line(error))
+    folder.add_scores(dataset.info.dataset, scored)
 
 
 def predictions_of(
@@ -94,10 +130,6 @@ def _as_number(sample_id: int | str) -> int | str:
     return int(sample_id) if isinstance(sample_id, str) and sample_id.strip().isdecimal() else sample_id
 
 
-def _score(dataset: Dataset, predictions: Sequence[Mapping[str, Any]], protocol: str) -> dict[str, Any]:
-    return score_predictions(dataset.info.dataset, dataset.annotation, predictions, protocol=protocol)
-
-
 def read_summary(settings: Settings, folder: RunFolder, datasets: Iterable[Dataset]) -> Summary:
     """Sums up the selected samples of a run's folder; computes and writes nothing."""
     reference = reference_folder(settings, folder) if settings.compresses else None
@@ -106,14 +138,8 @@ def read_summary(settings: Settings, folder: RunFolder, datasets: Iterable[Datas
         name = dataset.info.dataset
         records = folder.records(name)
         selected = {key: records[key] for key in dataset.samples if key in records}
-        predictions = predictions_of(dataset, selected, settings.model, {})
-        ids = [str(prediction["sample_id"]) for prediction in predictions]
-        scores = {
-            protocol: dict(zip(ids, _score(dataset, predictions, protocol)["scores"], strict=True))
-            for protocol in (PROTOCOLS if predictions else ())
-        }
         others = None if reference is None else reference.records(name)
-        results.append(DatasetResult(dataset.info, tuple(selected.values()), len(dataset.samples), scores, others))
+        results.append(DatasetResult(dataset.info, tuple(selected.values()), len(dataset.samples), others))
     labels = folder.about.get("labels", {})
     commits = other_commits(folder.about, git_state()["commit"])
     return summarise(settings, labels.get("model", settings.model), results, commits)

@@ -16,10 +16,15 @@ from benchmarks.evaluation.provenance import code_digest
 from benchmarks.evaluation.records import SampleRecord, mend_records, read_records, write_records
 from lookm.errors import LookmError
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""Format 1 had no scores in its records; they are added when the run is computed or finished again."""
 AFRESH = "overwrite=true starts afresh"
 LOCKS = ".locks"
 """Folder beside the runs that holds their locks, and runs that are being thrown away."""
+
+
+Results = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 class RunFolder:
@@ -53,6 +58,38 @@ class RunFolder:
     def exists(self) -> bool:
         """Whether a run has begun here."""
         return bool(self._about)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self._about.get("name", self.path.name))
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """What decides the answers: `model`, `benchmark`, `strategy` (each with its `name`), `seed`, `dtype`."""
+        configuration = self._about.get("configuration")
+        return configuration if isinstance(configuration, dict) else {}
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Datasets with samples, in the benchmark's order where `run.json` says it."""
+        there = {path.parent.name for path in self.path.glob("*/samples*.jsonl")}
+        order = [name for name in self._about.get("datasets", {}) if name in there]
+        return (*order, *sorted(there.difference(order)))
+
+    def scored_records(self, dataset: str) -> Mapping[str, SampleRecord]:
+        """The records of a dataset, for those who compare scores.
+
+        Raises:
+            LookmError: they were written before scores were.
+        """
+        records = self.records(dataset)
+        if not all(record.scored for record in records.values()):
+            raise LookmError(
+                f"{self.path} was computed before scores were recorded ({dataset}); run the same command again: it "
+                "adds them and computes nothing"
+            )
+        return records
 
     def records(self, dataset: str) -> Mapping[str, SampleRecord]:
         """The records of a dataset by sample id (as text), failed samples included."""
@@ -127,7 +164,7 @@ class RunFolder:
             if self.path.is_dir() and any(self.path.glob("*/samples.jsonl")):
                 raise LookmError(f"{self.path} has samples but no readable run.json; {AFRESH} after moving it away")
             return
-        if self._about.get("format") != FORMAT:
+        if self._about.get("format") not in READABLE:
             raise LookmError(f"{self.path} was written by another version of this program; {AFRESH}")
         for name, value in expected.items():
             there = self._about.get(name)
@@ -143,7 +180,7 @@ class RunFolder:
         Raises:
             LookmError: the folder cannot be written to, or another process holds the run.
         """
-        merged = {"format": FORMAT, **self._about}
+        merged = {**self._about, "format": FORMAT}
         for name, value in values.items():
             old = merged.get(name)
             if name in ("data", "results"):  # sorted: datasets are not always finished in the same order
@@ -202,6 +239,10 @@ class RunFolder:
         known.update((str(record.sample_id), record) for record in added)
         self._records[dataset] = known
 
+    def add_scores(self, dataset: str, records: Mapping[str, SampleRecord]) -> None:
+        """Replaces records of an older format; `sort` writes them."""
+        self._records[dataset] = {**self.records(dataset), **records}
+
     def sort(self, dataset: str, order: list[str]) -> None:
         """Rewrites `samples.jsonl` in the annotation's order, without the failures that a later try made good.
 
@@ -253,6 +294,29 @@ class RunFolder:
             if number.isdigit():
                 found.setdefault(int(number), []).append(file)
         return found
+
+
+def find_runs(results: Results) -> list[RunFolder]:
+    """The runs in a results folder, or in the given run folders, by name.
+
+    Args:
+        results: a folder that holds run folders, one run folder, or several of either.
+
+    Raises:
+        LookmError: a folder that does not exist, or holds no run.
+    """
+    folders = [results] if isinstance(results, str | os.PathLike) else results
+    runs: dict[Path, RunFolder] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise LookmError(f"{folder} does not exist; run.py writes its results below results_dir (results/runs)")
+        paths = [folder] if (folder / "run.json").is_file() else [path.parent for path in folder.glob("*/run.json")]
+        if not paths:
+            raise LookmError(f"{folder} holds no run (no <run>/run.json)")
+        for run in map(RunFolder, paths):
+            if run.configuration:
+                runs[run.path.resolve()] = run
+    return sorted(runs.values(), key=lambda run: run.name)
 
 
 @contextmanager

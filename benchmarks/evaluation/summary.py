@@ -11,6 +11,7 @@ from benchmarks.evaluation.benchmark import DatasetInfo
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
+from benchmarks.milebench import PROTOCOLS
 from lookm.registry import load_strategy
 
 Protocol = str
@@ -18,21 +19,30 @@ Protocol = str
 
 @dataclass(frozen=True)
 class DatasetResult:
-    """The selected samples of one dataset, and the scores of those that were answered.
+    """The selected samples of one dataset.
 
     Attributes:
         info: name, task, metric, chance.
         records: of the selected samples, in the annotation's order; samples not computed yet are absent.
         selected: how many samples were asked for.
-        scores: protocol → sample id (as text) → score in [0, 1].
         reference: the full cache's records of the same samples by id; None where there is no such run.
     """
 
     info: DatasetInfo
     records: tuple[SampleRecord, ...]
     selected: int
-    scores: Mapping[Protocol, Mapping[str, float]]
     reference: Mapping[str, SampleRecord] | None
+
+    @property
+    def chance(self) -> float | None:
+        """Mean chance level of the samples; the dataset's own where there are none yet."""
+        return (
+            mean_of([record.chance for record in self.records], all_needed=True) if self.records else self.info.chance
+        )
+
+    def mean_score(self, protocol: Protocol) -> float | None:
+        """Mean over the answered samples."""
+        return mean_of(record.scores.get(protocol) for record in self.records if record.answered and record.scores)
 
 
 @dataclass(frozen=True)
@@ -150,10 +160,10 @@ def _task_row(task: str, results: Sequence[DatasetResult]) -> TaskRow:
     records = [record for result in results for record in result.records]
     answered = [record for record in records if record.answered]
     scores: dict[Protocol, float] = {}
-    for protocol in dict.fromkeys(name for result in results for name in result.scores):
-        means = [fmean(result.scores[protocol].values()) for result in results if result.scores.get(protocol)]
-        if means:
-            scores[protocol] = fmean(means)
+    for protocol in PROTOCOLS:
+        mean = mean_of(result.mean_score(protocol) for result in results)
+        if mean is not None:
+            scores[protocol] = mean
     own: dict[str, Sequence[int]] = {}
     reference: dict[str, Sequence[int]] = {}
     for result in results:
@@ -169,7 +179,7 @@ def _task_row(task: str, results: Sequence[DatasetResult]) -> TaskRow:
         failed=len(records) - len(answered),
         missing=sum(result.selected for result in results) - len(records),
         scores=scores,
-        chance=mean_of([result.info.chance for result in results], all_needed=True),
+        chance=mean_of([result.chance for result in results], all_needed=True),
         budget=mean_of([record.realised_budget for record in answered]),
         kept_bytes=mean_of([record.kept_bytes for record in answered]),
         changed=changed,

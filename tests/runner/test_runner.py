@@ -15,6 +15,7 @@ from benchmarks.evaluation.reading import Encoded
 from benchmarks.evaluation.records import SampleRecord, read_records
 from benchmarks.evaluation.runner import run
 from benchmarks.evaluation.settings import Settings
+from benchmarks.evaluation.store import RunFolder
 from benchmarks.milebench import score_predictions
 from lookm import look_once
 from lookm.errors import LookmError
@@ -295,6 +296,56 @@ def test_a_sample_whose_answer_is_none_of_its_choices_fails_alone(settings_of: M
     outcome = run(settings)
     assert (outcome.computed, outcome.failed) == (12, 1)
     records = read_records(settings.folder / CHOICE / "samples.jsonl")
+    assert (records["2"].scores, records["2"].n_images) == (None, 3)
     assert records["2"].error == "the right answer 'above' is none of its choices ('left', 'right')"
     assert [records[name].answered for name in "013"] == [True] * 3
     assert len(json.loads((settings.folder / CHOICE / "eval_score.json").read_text())) == 3
+
+
+def test_a_record_holds_the_scores_that_milebenchs_files_are_made_of(settings_of: MakeSettings) -> None:
+    settings = settings_of()
+    run(settings)
+    for info in DATASETS:
+        folder = settings.folder / info.dataset
+        records = read_records(folder / "samples.jsonl")
+        annotation = json.loads((settings.benchmark.root / info.dataset / f"{info.dataset}.json").read_text())
+        predictions = json.loads((folder / "pred.json").read_text())
+        for protocol in ("official", "repaired"):
+            scored = score_predictions(info.dataset, annotation, predictions, protocol=protocol)["scores"]
+            assert [(record.scores or {})[protocol] for record in records.values()] == scored
+        chance = 0.5 if info.dataset == CHOICE else info.chance
+        assert [(record.task, record.n_images, record.chance) for record in records.values()] == [
+            (info.task, n_images, chance) for n_images in (1, 2, 3, 4)
+        ]
+    about = json.loads((settings.folder / "run.json").read_text())
+    assert about["datasets"][ROUGE] == {"task": "S-3", "metric": "rouge_l", "samples": 4, "chance": 0.1}
+    assert (about["adversarial"], about["combine_image"]) == (False, None)
+
+
+def without_scores(settings: Settings, dataset: str) -> None:
+    """Makes of a run's records what the program wrote before it recorded scores."""
+    path = settings.folder / dataset / "samples.jsonl"
+    old = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in old:
+        for field in ("task", "n_images", "chance", "scores"):
+            del record[field]
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in old))
+    about = json.loads((settings.folder / "run.json").read_text())
+    del about["datasets"], about["adversarial"], about["combine_image"]
+    (settings.folder / "run.json").write_text(json.dumps({**about, "format": 1}))
+
+
+def test_a_folder_without_scores_is_refused_by_readers_and_scored_once_by_its_own_command(
+    settings_of: MakeSettings,
+) -> None:
+    settings = settings_of(ONLY_NEEDLE)
+    first = run(settings)
+    path = settings.folder / NEEDLE / "samples.jsonl"
+    scored = path.read_bytes()
+    without_scores(settings, NEEDLE)
+    with pytest.raises(LookmError, match=r"before scores were recorded.*run the same command again"):
+        RunFolder(settings.folder).scored_records(NEEDLE)
+    again = run(settings, load=no_model)
+    assert (again.computed, again.summary) == (0, first.summary)
+    assert path.read_bytes() == scored
+    assert set(RunFolder(settings.folder).scored_records(NEEDLE)) == {"0", "1", "2", "3"}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.evaluation.files import write_text
 from benchmarks.evaluation.records import SampleRecord, read_records
-from benchmarks.evaluation.store import RunFolder
+from benchmarks.evaluation.store import RunFolder, find_runs
 from lookm.errors import LookmError
 
 
@@ -107,3 +107,19 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         write_text(tmp_path / "a.txt", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_runs_are_found_by_name_with_the_shards_of_all_ranks(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        RunFolder(tmp_path / name).describe(name=name, configuration={"seed": 0}, datasets={"two": {}, "one": {}})
+    RunFolder(tmp_path / "a").append("one", [record(1)])
+    RunFolder(tmp_path / "a", shard=1).append("one", [record(2)])
+    RunFolder(tmp_path / "a", shard=1).append("two", [record(3)])
+    (tmp_path / "a" / "one" / "samples.1.jsonl").open("a").write('{"sample_id": 4, "dig')
+    found = find_runs(tmp_path)
+    assert [run.name for run in found] == ["a", "b"]
+    assert found[0].datasets == ("two", "one"), "in the benchmark's order"
+    assert list(found[0].records("one")) == ["1", "2"]
+    assert find_runs([tmp_path / "b"])[0].configuration == {"seed": 0}
+    with pytest.raises(LookmError, match="holds no run"):
+        find_runs(tmp_path / "a" / "one")

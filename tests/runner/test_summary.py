@@ -19,12 +19,14 @@ def record(number: int, tokens: tuple[int, ...] = (5, 2), **fields: object) -> S
 def result(
     name: str, task: str, scores: dict[str, float], chance: float | None = 0.2, **fields: object
 ) -> DatasetResult:
-    records = tuple(record(int(key)) for key in scores)
+    records = tuple(
+        record(int(key), task=task, chance=chance, scores={"official": score, "repaired": 1.0})
+        for key, score in scores.items()
+    )
     values = {
         "info": DatasetInfo(name, task, "accuracy", 9, chance),
         "records": records,
         "selected": len(records),
-        "scores": {"official": scores, "repaired": dict.fromkeys(scores, 1.0)},
         "reference": None,
     }
     return DatasetResult(**{**values, **fields})  # type: ignore[arg-type]
@@ -59,8 +61,14 @@ def test_a_task_is_the_mean_of_its_datasets_and_the_mean_that_of_the_tasks(setti
 
 
 def test_failed_samples_are_counted_and_not_scored(settings_of: MakeSettings) -> None:
-    broken = SampleRecord(sample_id=2, digest="", error="no image")
-    one = result("A", "T-1", {"1": 1.0}, records=(record(1), broken), selected=3)
+    broken = SampleRecord(sample_id=2, digest="", chance=0.2, error="no image")
+    one = result(
+        "A",
+        "T-1",
+        {"1": 1.0},
+        records=(record(1, chance=0.2, scores={"official": 1.0, "repaired": 1.0}), broken),
+        selected=3,
+    )
     mean = summarise(settings_of(), "model", [one]).mean
     assert (mean.n, mean.failed, mean.missing) == (1, 1, 1)
     assert mean.scores["official"] == 1.0
@@ -81,8 +89,14 @@ def test_runs_that_differ_in_more_than_the_strategy_are_not_compared() -> None:
 
 
 def test_the_run_table_names_what_it_shows(settings_of: MakeSettings) -> None:
-    broken = SampleRecord(sample_id=2, digest="", error="no image")
-    one = result("A", "T-1", {"1": 1.0}, records=(record(1), broken), selected=2)
+    broken = SampleRecord(sample_id=2, digest="", chance=0.2, error="no image")
+    one = result(
+        "A",
+        "T-1",
+        {"1": 1.0},
+        records=(record(1, chance=0.2, scores={"official": 1.0, "repaired": 1.0}), broken),
+        selected=2,
+    )
     text = run_table(summarise(settings_of("alpha1=0.05"), "tiny LLaVA", [one]))
     lines = text.splitlines()
     assert lines[0] == ("tiny LLaVA · small benchmark · tp_pmerge, nominal budget 15% (α 0.05 + 0.1), semantics paper")

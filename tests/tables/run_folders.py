@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.evaluation.files import write_json
 from benchmarks.evaluation.preparation import Dataset, read_dataset
 from benchmarks.evaluation.records import SampleRecord
-from benchmarks.evaluation.results import predictions_of
+from benchmarks.evaluation.results import facts_of_benchmark, predictions_of
 from benchmarks.evaluation.store import RunFolder
 from benchmarks.milebench import PROTOCOLS, score_predictions, write_evaluation
 from tests.runner.small_benchmark import small_benchmark
@@ -58,6 +58,7 @@ class Folders:
         }
         folder.describe(
             name=name,
+            **facts_of_benchmark(self.benchmark),
             labels={"model": "random LLaVA", "benchmark": "small benchmark", "strategy": strategy["name"]},
             generation={},
             configuration={
@@ -76,12 +77,12 @@ class Folders:
                     dataset.info.dataset,
                     [
                         _record(
-                            dataset.digests[key],
-                            sample,
+                            dataset,
+                            key,
                             answer(dataset.info.dataset, number),
                             fields(dataset.info.dataset, number),
                         )
-                        for number, (key, sample) in enumerate(dataset.samples.items())
+                        for number, key in enumerate(dataset.samples)
                     ],
                 )
         for dataset in datasets:
@@ -100,9 +101,9 @@ class Folders:
             write_json(target / "repaired.json", {key: scored["repaired"][key] for key in ("eval", "eval_score")})
 
 
-def _record(digest: str, sample: Mapping[str, Any], answer: str | None, fields: Mapping[str, Any]) -> SampleRecord:
+def _record(dataset: Dataset, sample: str, answer: str | None, fields: Mapping[str, Any]) -> SampleRecord:
     if answer is None:
-        return SampleRecord(sample_id=sample["sample_id"], digest=digest, error="image 0.png is missing")
+        return SampleRecord(**dataset.facts(sample), error="image 0.png is missing")
     values: dict[str, Any] = {
         "answer": answer,
         "answer_tokens": tuple(answer.encode()),
@@ -113,9 +114,10 @@ def _record(digest: str, sample: Mapping[str, Any], answer: str | None, fields: 
         "kept_bytes": 80,
         "full_bytes": 400,
         "times": {"compress_ms": 1.0, "prefill_ms": 2.0, "decode_ms_per_token": 3.0, "batch": 1},
+        "scores": dataset.scores(dataset.samples[sample], answer),
         **fields,
     }
-    return SampleRecord(sample_id=sample["sample_id"], digest=digest, **values)
+    return SampleRecord(**dataset.facts(sample), **values)
 
 
 def right(dataset: str, number: int) -> str:
