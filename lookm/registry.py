@@ -3,19 +3,18 @@
 from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.resources import files
 from typing import Any
 
 import yaml
 
 from lookm.errors import LookmError
+from lookm.locations import CONFIGS
 from lookm.strategy import Strategy
 
 
 def strategy_names() -> list[str]:
     """Names of all strategies, sorted."""
-    folder = files("configs").joinpath("strategy")
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(file.stem for file in (CONFIGS / "strategy").glob("*.yaml"))
 
 
 def load_strategy(name: str, **overrides: Any) -> Strategy:
@@ -34,7 +33,7 @@ def load_strategy(name: str, **overrides: Any) -> Strategy:
     """
     if name not in strategy_names():
         raise LookmError(f"strategy {name!r} is unknown{_hint(name)}; choose one of {', '.join(strategy_names())}")
-    text = files("configs").joinpath("strategy").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    text = (CONFIGS / "strategy" / f"{name}.yaml").read_text(encoding="utf-8")
     return build_strategy(name, {**yaml.safe_load(text), **overrides})
 
 

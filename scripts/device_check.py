@@ -25,7 +25,8 @@ from benchmarks.evaluation.files import write_json
 from benchmarks.evaluation.provenance import hardware, versions
 from lookm import load_strategy, look_once, strategy_names
 from lookm.stopwatch import Mark
-from scripts.kernel_check import check_determinism, check_kernels, measure_layer
+
+from .kernel_check import check_determinism, check_kernels, measure_layer
 
 SHAPES: dict[str, dict[str, int]] = {
     "small": {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8},

@@ -27,15 +27,16 @@ import torch
 from benchmarks.evaluation.files import write_json, write_text
 from benchmarks.evaluation.provenance import hardware, versions
 from lookm.errors import LookmError
-from scripts.measuring.capacity import largest_batches
-from scripts.measuring.decode import decode_grid
-from scripts.measuring.plot import picture
-from scripts.measuring.prefill import prefill_overheads
-from scripts.measuring.shapes import SHAPES
-from scripts.measuring.split import time_split
-from scripts.measuring.table1 import sweep_costs
-from scripts.measuring.workplace import Sizes, Workplace
-from scripts.measuring.writing import text_of
+
+from .measuring.capacity import largest_batches
+from .measuring.decode import decode_grid
+from .measuring.plot import picture
+from .measuring.prefill import prefill_overheads
+from .measuring.shapes import SHAPES
+from .measuring.split import time_split
+from .measuring.table1 import sweep_costs
+from .measuring.workplace import Sizes, Workplace
+from .measuring.writing import text_of
 
 PARTS: dict[str, tuple[str, Callable[[Workplace], Iterable[dict[str, Any]]]]] = {
     "decode": ("Decode steps", decode_grid),

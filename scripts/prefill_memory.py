@@ -97,7 +97,7 @@ def measure(variant: str, arguments: argparse.Namespace) -> int:
 
 def run_variant(variant: str, argv: list[str]) -> int:
     """Measure in a fresh process."""
-    command = [sys.executable, "-m", "scripts.prefill_memory", *argv, "--variant", variant]
+    command = [sys.executable, "-m", f"{__package__}.prefill_memory", *argv, "--variant", variant]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 

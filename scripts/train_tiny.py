@@ -16,15 +16,16 @@ from benchmarks.mini.benchmark import mini_benchmark
 from benchmarks.mini.seeds import training_rng
 from lookm.errors import LookmError
 from lookm.models.tiny import SHIPPED, load_tiny
-from scripts.tiny_training.architecture import IMAGE, build_model, build_tokenizer
-from scripts.tiny_training.card import hardware, write_card
-from scripts.tiny_training.corpus import corpus
-from scripts.tiny_training.evaluation import validation_accuracy
-from scripts.tiny_training.examination import examine
-from scripts.tiny_training.examples import Vocabulary, cached
-from scripts.tiny_training.loop import STATE, Session, Training, train
-from scripts.tiny_training.schedule import CURRICULUM, Stage, described
-from scripts.tiny_training.shipping import ship
+
+from .tiny_training.architecture import IMAGE, build_model, build_tokenizer
+from .tiny_training.card import hardware, write_card
+from .tiny_training.corpus import corpus
+from .tiny_training.evaluation import validation_accuracy
+from .tiny_training.examination import examine
+from .tiny_training.examples import Vocabulary, cached
+from .tiny_training.loop import STATE, Session, Training, train
+from .tiny_training.schedule import CURRICULUM, Stage, described
+from .tiny_training.shipping import ship
 
 REPORT_EVERY, VALIDATE_EVERY, SAVE_EVERY = 25, 250, 100  # optimiser steps
 TOKENIZER = "tokenizer"

@@ -19,10 +19,10 @@ from benchmarks.evaluation.keys import KEYS
 from benchmarks.evaluation.selection import SUBSETS
 from benchmarks.milebench import datasets_of
 from lookm.errors import LookmError
+from lookm.locations import CONFIGS
 from lookm.registry import build_strategy
 from lookm.strategy import Strategy
 
-CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
 SEMANTICS = ("paper", "release")
 DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 # What says where and how fast a run is computed, but not what it answers.

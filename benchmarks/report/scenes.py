@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -18,6 +17,7 @@ from benchmarks.tables.collection import Run, collect_runs
 from benchmarks.tables.comparability import common_samples
 from benchmarks.tables.experiment import facts_of
 from lookm.errors import LookmError
+from lookm.locations import CONFIGS
 from lookm.registry import build_strategy
 from lookm.strategy import Strategy
 
@@ -191,7 +191,7 @@ def _rows(runs: Sequence[Run]) -> tuple[Row, ...]:
 
 def _written(strategy: str) -> dict[str, Any]:
     """The fields of a strategy's YAML; none where there is none."""
-    file = files("configs").joinpath("strategy").joinpath(f"{strategy}.yaml")
+    file = CONFIGS / "strategy" / f"{strategy}.yaml"
     return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 

@@ -6,11 +6,11 @@ import csv
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from lookm.errors import LookmError
+from lookm.locations import shipped
 
-PAPER = Path(__file__).resolve().parent.parent.parent / "results" / "paper"
+PAPER = shipped("benchmarks/paper", "results/paper")
 
 Key = tuple[str, str, float | None, float | None, str]
 

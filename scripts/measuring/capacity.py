@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from scripts.measuring.decode import BUDGETS, WARM_UP, measured_step
-from scripts.measuring.workplace import Workplace, is_out_of_memory, skipped
+from .decode import BUDGETS, WARM_UP, measured_step
+from .workplace import Workplace, is_out_of_memory, skipped
 
 
 def largest_batches(place: Workplace) -> Iterator[dict[str, Any]]:

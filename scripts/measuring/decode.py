@@ -20,8 +20,9 @@ from lookm.importance import Needs, Statistics
 from lookm.prompt import Prompt
 from lookm.step import DecodeStep, StaticStep
 from lookm.sweep_cache import SweepCache
-from scripts.measuring.clock import elapsed_ms, summary
-from scripts.measuring.workplace import Workplace, is_out_of_memory, skipped
+
+from .clock import elapsed_ms, summary
+from .workplace import Workplace, is_out_of_memory, skipped
 
 BUDGETS = (1.0, 0.2, 0.05)
 PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "efficiency.csv"

@@ -5,8 +5,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from scripts.measuring.decode import BUDGETS
-from scripts.measuring.split import STAGES
+from .decode import BUDGETS
+from .split import STAGES
 
 Part = Mapping[str, Any]
 COLOURS = dict(zip(BUDGETS, ("C0", "C1", "C2"), strict=True))

@@ -10,10 +10,11 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from lookm import look_once
-from scripts.measuring.clock import in_turns
-from scripts.measuring.shapes import prompt_ids
-from scripts.measuring.workplace import Workplace, is_out_of_memory, skipped
-from scripts.prefill_memory import eager_scores, run_variant
+
+from ..prefill_memory import eager_scores, run_variant
+from .clock import in_turns
+from .shapes import prompt_ids
+from .workplace import Workplace, is_out_of_memory, skipped
 
 STRATEGIES = ("h2o", "snapkv", "roco", "tp", "tp_pmerge")
 EAGER = "eager_scores"

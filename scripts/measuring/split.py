@@ -11,9 +11,10 @@ from lookm import Strategy, generate_sweep, load_strategy, strategy_names
 from lookm.generation import decoder_of
 from lookm.sharing import Stages
 from lookm.stopwatch import Mark, Stopwatch
-from scripts.measuring.clock import elapsed_ms
-from scripts.measuring.shapes import image_inputs
-from scripts.measuring.workplace import Workplace
+
+from .clock import elapsed_ms
+from .shapes import image_inputs
+from .workplace import Workplace
 
 STAGES = ("vision", "prefill", "statistics", "choice", "merge", "storing", "decode", "other")
 

@@ -10,9 +10,10 @@ from transformers import PreTrainedModel
 
 from lookm import Strategy, SweepRow, generate_sweep, load_strategy, look_once, strategy_names
 from lookm.sweep import first_differences
-from scripts.measuring.clock import in_turns
-from scripts.measuring.shapes import prompt_ids
-from scripts.measuring.workplace import Workplace, is_out_of_memory, skipped
+
+from .clock import in_turns
+from .shapes import prompt_ids
+from .workplace import Workplace, is_out_of_memory, skipped
 
 
 def single_run(model: PreTrainedModel, inputs: Mapping[str, Tensor], strategy: Strategy, new_tokens: int) -> SweepRow:

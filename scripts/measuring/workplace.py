@@ -13,8 +13,9 @@ from transformers import LlavaForConditionalGeneration
 from lookm.attention import NAME
 from lookm.generation import decoder_of
 from lookm.memory import cache_token_bytes, free_bytes
-from scripts.measuring.clock import read_bandwidth
-from scripts.measuring.shapes import SHAPES, Shape, build
+
+from .clock import read_bandwidth
+from .shapes import SHAPES, Shape, build
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from scripts.measuring.decode import paper_rows
-from scripts.measuring.split import STAGES
+from .decode import paper_rows
+from .split import STAGES
 
 Part = Mapping[str, Any]
 Row = Mapping[str, Any]

@@ -8,10 +8,11 @@ import torch
 from benchmarks.mini.pictures import digit_pool
 from benchmarks.mini.sample import Request
 from benchmarks.mini.seeds import training_rng
-from scripts.tiny_training.examples import IGNORED, Example, Vocabulary, example
-from scripts.tiny_training.exercises import EXERCISES, task_or_exercise
-from scripts.tiny_training.recall import RECALLS
-from scripts.tiny_training.schedule import Stage
+
+from .examples import IGNORED, Example, Vocabulary, example
+from .exercises import EXERCISES, task_or_exercise
+from .recall import RECALLS
+from .schedule import Stage
 
 FILMS = ("T-1", "T-3", "T-4", "S-3")
 FEWEST_FRAMES = 6

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from scripts.tiny_training.examination import Mark
-from scripts.tiny_training.loop import Session, Training
+from .examination import Mark
+from .loop import Session, Training
 
 _HEAD = """# The tiny LLaVA
 

@@ -7,8 +7,9 @@ from benchmarks.mini.pictures import digit_pool
 from benchmarks.mini.sample import Request
 from benchmarks.mini.seeds import training_rng
 from benchmarks.mini.taxonomy import TASKS, MiniTask
-from scripts.tiny_training.batches import FEWEST_FRAMES, FILMS, collate
-from scripts.tiny_training.examples import IGNORED, Vocabulary, example
+
+from .batches import FEWEST_FRAMES, FILMS, collate
+from .examples import IGNORED, Vocabulary, example
 
 VALIDATION_SEED = 999_999_999  # neither the evaluation's range nor a seed anybody trains with
 

@@ -12,7 +12,8 @@ from benchmarks.mini.sample import IMAGE, Question, Sample
 from benchmarks.mini.taxonomy import MiniTask
 from lookm.models.backbone import IMAGE_HERE, prompt_ids, separated
 from lookm.models.tiny import TEMPLATE
-from scripts.tiny_training.architecture import TOKENS_PER_IMAGE
+
+from .architecture import TOKENS_PER_IMAGE
 
 IGNORED = -100
 

@@ -16,9 +16,10 @@ from torch.nn import functional
 from transformers import AttentionInterface, LlavaForConditionalGeneration
 
 from lookm.errors import LookmError
-from scripts.tiny_training.batches import Batch, draw_batches
-from scripts.tiny_training.examples import IGNORED, Vocabulary
-from scripts.tiny_training.schedule import Stage, stage_at
+
+from .batches import Batch, draw_batches
+from .examples import IGNORED, Vocabulary
+from .schedule import Stage, stage_at
 
 STATE = "training_state.pt"
 VISION_SHARE = 1.0  # of the learning rate

@@ -10,9 +10,10 @@ from benchmarks.mini.tasks.needles import any_thing
 from benchmarks.mini.tasks.objects import THINGS
 from benchmarks.mini.words import COLOURS, DIGITS, NAMES, SIDES
 from lookm.models.tiny import ANSWER
-from scripts.tiny_training.architecture import TOKENS_PER_IMAGE
-from scripts.tiny_training.examples import IGNORED, Example, Vocabulary
-from scripts.tiny_training.exercises import shown
+
+from .architecture import TOKENS_PER_IMAGE
+from .examples import IGNORED, Example, Vocabulary
+from .exercises import shown
 
 RECITE, ALBUM, FIND, MATCH = "recite", "album", "find", "match"
 MOST_FACTS = 8

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.mini.taxonomy import TASKS
-from scripts.tiny_training.exercises import WORDS
-from scripts.tiny_training.recall import ALBUM, FIND, MATCH, RECITE
+
+from .exercises import WORDS
+from .recall import ALBUM, FIND, MATCH, RECITE
 
 HARDER = dict.fromkeys(("S-2", "S-4", "S-5", "N-2", "T-2", "I-1"), 2.0)
 EVERY_TASK = {task.task: 1.0 for task in TASKS} | HARDER

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
 
-from scripts.tiny_training.architecture import IMAGE, PATCH, build_image_processor
+from .architecture import IMAGE, PATCH, build_image_processor
 
 
 def ship(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
