@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lookm.importance import Needs, Statistics
+from lookm.layer import Layer
 from lookm.strategy import Strategy
 
 
@@ -17,11 +17,8 @@ class Full(Strategy):
     def nominal_budget(self) -> float:
         return 1.0
 
-    def needs(self, length: int) -> Needs:
-        return Needs()
-
     def promised_tokens(self, is_image: Tensor) -> int:
         return is_image.numel()
 
-    def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
-        return torch.arange(statistics.length, device=is_image.device).expand(statistics.kv_heads, -1)
+    def keep(self, layer: Layer) -> Tensor:
+        return torch.arange(layer.length, device=layer.is_image.device).expand(layer.kv_heads, -1)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lookm.eviction import heavy_hitters, heavy_hitters_key
-from lookm.importance import Needs, Statistics
+from lookm.layer import Layer
+from lookm.statistics import Needs
 from lookm.strategy import Strategy
 
 
@@ -17,11 +18,11 @@ from lookm.strategy import Strategy
 class H2O(Strategy):
     """Keep the last M tokens and the N of the others that received the most attention."""
 
-    def needs(self, length: int) -> Needs:
+    def needs(self, is_image: Tensor) -> Needs:
         return Needs(sums=True)
 
     def selection_key(self, length: int) -> Hashable:
         return heavy_hitters_key(*self.window_sizes(length))
 
-    def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
-        return heavy_hitters(statistics.column_sums(), *self.window_sizes(statistics.length))
+    def keep(self, layer: Layer) -> Tensor:
+        return heavy_hitters(layer.column_sums(), *self.window_sizes(layer.length))

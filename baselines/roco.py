@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lookm.eviction import heavy_hitters, top_positions, with_recent
-from lookm.importance import Needs, Statistics
+from lookm.layer import Layer
+from lookm.statistics import Needs
 from lookm.strategy import Strategy
 
 
@@ -28,21 +29,19 @@ class RoCo(Strategy):
         super().__post_init__()
         self._check_share("exempt", self.exempt)
 
-    def needs(self, length: int) -> Needs:
+    def needs(self, is_image: Tensor) -> Needs:
         return Needs(sums=True, squares=self.semantics == "paper")
 
-    def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
-        length = statistics.length
+    def keep(self, layer: Layer) -> Tensor:
+        length = layer.length
         recent, important = self.window_sizes(length)
         if self.semantics == "release":
-            return heavy_hitters(statistics.column_sums(), recent, important)
+            return heavy_hitters(layer.column_sums(), recent, important)
         past = length - recent
-        assert statistics.sums is not None
-        assert statistics.squares is not None
-        seen = torch.arange(length, 0, -1, device=is_image.device)  # c_j = L − j queries see key j
-        mean = statistics.sums / seen
-        deviation = (statistics.squares / seen - mean.square()).clamp_min(0).sqrt()
-        exempted = top_positions(statistics.per_kv_head(deviation)[:, :past], int(self.exempt * important))
-        means = statistics.per_kv_head(mean)[:, :past].scatter(1, exempted, -torch.inf)
+        seen = torch.arange(length, 0, -1, device=layer.is_image.device)  # c_j = L − j queries see key j
+        mean = layer.sums / seen
+        deviation = (layer.squares / seen - mean.square()).clamp_min(0).sqrt()
+        exempted = top_positions(layer.per_kv_head(deviation)[:, :past], int(self.exempt * important))
+        means = layer.per_kv_head(mean)[:, :past].scatter(1, exempted, -torch.inf)
         rest = top_positions(means, important - exempted.shape[1])
         return with_recent(torch.cat([exempted, rest], dim=1), length, recent)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lookm.eviction import top_positions, with_recent
-from lookm.importance import Needs, Statistics
+from lookm.layer import Layer
+from lookm.statistics import Needs
 from lookm.strategy import Strategy
 
 LONGEST_WINDOW = 32
@@ -40,16 +41,16 @@ class SnapKV(Strategy):
             self._check_positive("window", self.window)
         self._check_positive("kernel", self.kernel, odd=True)
 
-    def needs(self, length: int) -> Needs:
-        return Needs(windows=frozenset({self._observed(length)}))
+    def needs(self, is_image: Tensor) -> Needs:
+        return Needs(windows=frozenset({self._observed(is_image.numel())}))
 
     def promised_recent(self, length: int) -> int:
         return self._window_and_slots(length)[0]
 
-    def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
-        length = statistics.length
+    def keep(self, layer: Layer) -> Tensor:
+        length = layer.length
         recent, important = self._window_and_slots(length)
-        votes = statistics.per_kv_head(statistics.windows[self._observed(length)])[:, : length - recent]
+        votes = layer.per_kv_head(layer.window(self._observed(length)))[:, : length - recent]
         pooled = F.avg_pool1d(votes.unsqueeze(1), self.kernel, stride=1, padding=self.kernel // 2).squeeze(1)
         return with_recent(top_positions(pooled, important), length, recent)
 

@@ -4,17 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lookm.compression import compress, compress_rows
+    from lookm.compression import CompressedRow, compress, compress_rows
     from lookm.errors import BudgetError, LookmError
     from lookm.generation import Session, look_once
     from lookm.registry import load_strategy, strategy_names
     from lookm.report import Report
-    from lookm.strategy import CompressedRow, Strategy
+    from lookm.strategy import Strategy
     from lookm.sweep import SweepRow, generate_sweep
 
 _HOMES = {
     "BudgetError": "errors",
-    "CompressedRow": "strategy",
+    "CompressedRow": "compression",
     "LookmError": "errors",
     "Report": "report",
     "Session": "generation",

@@ -15,9 +15,9 @@ from transformers.masking_utils import AttentionMaskInterface, causal_mask_funct
 
 from lookm.cache import PromptCache
 from lookm.errors import LookmError
-from lookm.importance import Needs, Statistics
 from lookm.kernels import one_pass
 from lookm.kernels.prefill import attention_with_log_sum_exp
+from lookm.statistics import Needs, Statistics
 
 NAME = "look_once"
 CACHE_ARGUMENT = "look_once_cache"
@@ -64,10 +64,10 @@ def look_once_attention(
         return cache.attend(module, index, query, key, value, scaling), None
     if dropout == 0 and one_pass.serves(query) and any(needs != Needs() for needs in cache.row_needs):
         output, statistics = _prefill_with_statistics(query, key, value, cache, scaling)
-        cache.compress(index, query, scaling, None, statistics)
+        cache.compress(index, cache.prompt_layers(index, query, scaling, None, statistics))
         return output, None
     output, log_sum_exp = _prefill(module, query, key, value, cache.prompt.starts, dropout, scaling)
-    cache.compress(index, query, scaling, log_sum_exp, None)
+    cache.compress(index, cache.prompt_layers(index, query, scaling, log_sum_exp, None))
     return output, None
 
 

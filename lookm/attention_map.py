@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from lookm.blocks import rows_per_block
 from lookm.errors import LookmError
-from lookm.observation import LayerView, observe_prefill
+from lookm.layer import Layer
+from lookm.observation import observe_prefill
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def prompt_maps(
     """
     maps: list[AttentionMap] = []
 
-    def observe(layer: LayerView) -> None:
+    def observe(layer: Layer) -> None:
         chosen = even_edges(layer.is_image.numel(), edges) if isinstance(edges, int) else edges
         maps.append(attention_map(layer.queries, layer.keys, layer.is_image, chosen, scaling=layer.scaling))
 

@@ -1,8 +1,9 @@
 """The key/value cache that is compressed once, layer by layer, while the prompt is encoded."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +11,12 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from lookm.compression import CompressedRow, compress_many, joined_needs
 from lookm.errors import LookmError
-from lookm.importance import Statistics
+from lookm.layer import Layer
 from lookm.prompt import Prompt
 from lookm.record import LayerSizes, PromptRecord
-from lookm.sharing import CompressedRow, compress_many, joined_needs
+from lookm.statistics import Statistics
 from lookm.stopwatch import Mark
 from lookm.strategy import Strategy
 
@@ -33,6 +35,44 @@ class PromptCache(Cache, ABC):
         self.prompt = prompt
         self.row_is_image = tuple(prompt.row_is_image(row) for row in range(len(prompt.starts)))
         self.row_needs = tuple(joined_needs(strategies, is_image) for is_image in self.row_is_image)
+        self._row_memory: tuple[dict[Hashable, dict[int, Any]], ...] = tuple({} for _ in self.row_is_image)
+
+    def prompt_layers(
+        self,
+        layer_index: int,
+        queries: Tensor,
+        scaling: float | None,
+        log_sum_exp: Tensor | None,
+        statistics: Sequence[Statistics] | None,
+    ) -> list[Layer]:
+        """Each row of a layer whose attention has just been computed, as strategies read it.
+
+        Args:
+            layer_index: which layer.
+            queries: (B, Hq, L, D), after the rotary embedding.
+            scaling: factor on Q Kᵀ.
+            log_sum_exp: (B, Hq, L) float32 of the attention kernel, or None.
+            statistics: of each row, where they were made beside its attention: what `row_needs` asks for; or None.
+        """
+        held = self.layers[layer_index]
+        assert isinstance(held, CacheLayerMixin)
+        assert held.keys is not None
+        assert held.values is not None
+        return [
+            Layer(
+                queries[row, :, start:],
+                held.keys[row, :, start:],
+                held.values[row, :, start:],
+                self.row_is_image[row].to(queries.device),
+                scaling,
+                index=layer_index,
+                n_layers=len(self.layers),
+                log_sum_exp=None if log_sum_exp is None else log_sum_exp[row, :, start:],
+                statistics=None if statistics is None else statistics[row],
+                memory=self._row_memory[row],
+            )
+            for row, start in enumerate(self.prompt.starts)
+        ]
 
     @abstractmethod
     def layer_is_compressed(self, layer_index: int) -> bool:
@@ -57,23 +97,8 @@ class PromptCache(Cache, ABC):
         """
 
     @abstractmethod
-    def compress(
-        self,
-        layer_index: int,
-        queries: Tensor,
-        scaling: float | None,
-        log_sum_exp: Tensor | None,
-        statistics: Sequence[Statistics] | None = None,
-    ) -> None:
-        """Compress a layer whose attention has just been computed.
-
-        Args:
-            layer_index: which layer.
-            queries: (B, Hq, L, D), after the rotary embedding.
-            scaling: factor on Q Kᵀ.
-            log_sum_exp: (B, Hq, L) float32 of the attention kernel, or None.
-            statistics: of each row, where they were made beside its attention: what `row_needs` asks for; or None.
-        """
+    def compress(self, layer_index: int, rows: Sequence[Layer]) -> None:
+        """Compress a layer whose attention has just been computed, given as `prompt_layers` makes it."""
 
 
 NEW_TOKENS = 64
@@ -143,33 +168,12 @@ class CompressedLayer(DynamicLayer):
         """Keys that the next queries will meet, and their offset."""
         return (0 if self.keys is None else self.keys.shape[-2]) + query_length, 0
 
-    def compress(
-        self,
-        strategy: Strategy,
-        prompt: Prompt,
-        row_is_image: Sequence[Tensor],
-        queries: Tensor,
-        scaling: float | None,
-        log_sum_exp: Tensor | None,
-        statistics: Sequence[Statistics] | None,
-    ) -> LayerSizes:
-        """Replace the full cache by what the strategy keeps; queries are (B, Hq, L, D), log_sum_exp (B, Hq, L)."""
+    def compress(self, strategy: Strategy, prompt: Prompt, layers: Sequence[Layer]) -> LayerSizes:
+        """Replace the full cache by what the strategy keeps of each row."""
         assert self.keys is not None
         assert self.values is not None
         full_keys, full_values = self.keys, self.values
-        rows = [
-            compress_many(
-                [strategy],
-                queries[row, :, start:],
-                full_keys[row, :, start:],
-                full_values[row, :, start:],
-                row_is_image[row].to(full_keys.device),
-                scaling=scaling,
-                log_sum_exp=None if log_sum_exp is None else log_sum_exp[row, :, start:],
-                statistics=None if statistics is None else statistics[row],
-            )[0]
-            for row, start in enumerate(prompt.starts)
-        ]
+        rows = [compress_many([strategy], layer)[0] for layer in layers]
         self.compressed = True
         tokens = tuple(row.keys.shape[1] for row in rows)
         if tokens != (prompt.length,) * len(rows):
@@ -236,19 +240,10 @@ class LookOnceCache(PromptCache):
         mask = self.compressed_layers[layer_index].decode_mask()
         return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, is_causal=False)[0]
 
-    def compress(
-        self,
-        layer_index: int,
-        queries: Tensor,
-        scaling: float | None,
-        log_sum_exp: Tensor | None,
-        statistics: Sequence[Statistics] | None = None,
-    ) -> None:
-        begin = Mark.now(queries.device)
-        self.record.layers[layer_index] = self.compressed_layers[layer_index].compress(
-            self.strategy, self.prompt, self.row_is_image, queries, scaling, log_sum_exp, statistics
-        )
-        end = Mark.now(queries.device)
+    def compress(self, layer_index: int, rows: Sequence[Layer]) -> None:
+        begin = Mark.now(rows[0].keys.device)
+        self.record.layers[layer_index] = self.compressed_layers[layer_index].compress(self.strategy, self.prompt, rows)
+        end = Mark.now(rows[0].keys.device)
         self.record.compressing.add(begin, end)
         self.record.prefill_end = end
 

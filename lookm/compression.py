@@ -1,13 +1,47 @@
-"""`compress`: one layer's keys and values, without a model."""
+"""One layer's keys and values under one strategy or many, with or without a model.
 
-from typing import Any
+What several strategies need is computed once: statistics for the joined needs of all, one choice for all that choose
+alike, and with it the evicted tokens' matches and the sums that merging combines. Every result equals, bit for bit,
+what the strategy gets alone: nothing that is computed for one strategy depends on which others are there.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lookm.errors import LookmError
-from lookm.generation import resolve_strategy
-from lookm.strategy import CompressedRow, Strategy
+from lookm.errors import BudgetError, LookmError
+from lookm.layer import Layer
+from lookm.merging import Kept
+from lookm.registry import resolve_strategy
+from lookm.statistics import Needs
+from lookm.stopwatch import Mark, Stopwatch
+from lookm.strategy import Strategy
+
+
+@dataclass(frozen=True)
+class CompressedRow:
+    """One prompt's cache in one layer: keys (Hkv, K, D), values (Hkv, K, Dv), positions (Hkv, K) int64 ascending.
+
+    Rows that come from one call may share memory with each other and with the full cache: do not write into them.
+    """
+
+    keys: Tensor
+    values: Tensor
+    positions: Tensor
+
+
+@dataclass
+class Stages:
+    """Where the time of compressing goes; one collector may be passed to any number of calls."""
+
+    statistics: Stopwatch = field(default_factory=Stopwatch)
+    choice: Stopwatch = field(default_factory=Stopwatch)
+    merge: Stopwatch = field(default_factory=Stopwatch)
 
 
 def compress(
@@ -71,9 +105,78 @@ def compress_rows(
     chosen = resolve_strategy(strategy, **fields)
     images = is_image.to(keys.device).expand(keys.shape[0], -1)
     return [
-        chosen.compress_row(q, k, v, image, scaling=scaling)
+        compress_many([chosen], Layer(q, k, v, image, scaling))[0]
         for q, k, v, image in zip(queries, keys, values, images, strict=True)
     ]
+
+
+def compress_many(strategies: Sequence[Strategy], layer: Layer, *, stages: Stages | None = None) -> list[CompressedRow]:
+    """Compress one prompt in one layer under each of several strategies.
+
+    Args:
+        strategies: any number, in any mixture of budgets and semantics.
+        layer: the prompt in the layer; statistics that it brings must be all of `joined_needs`.
+        stages: collects the time of statistics, choice and merge.
+
+    Returns:
+        The compressed rows in the order of `strategies`.
+
+    Raises:
+        BudgetError: if a result is not what its strategy promises.
+    """
+    rows: list[CompressedRow | None] = [None] * len(strategies)
+    groups: dict[Hashable, list[int]] = {}
+    for index, strategy in enumerate(strategies):
+        if strategy.promised_tokens(layer.is_image) == layer.length:
+            everything = torch.arange(layer.length, device=layer.keys.device).expand(layer.kv_heads, -1)
+            rows[index] = CompressedRow(layer.keys, layer.values, everything)
+        else:
+            groups.setdefault(strategy.selection_key(layer.length), []).append(index)
+    if not groups:
+        return [row for row in rows if row is not None]
+
+    lap = _Lap(stages, layer.keys.device)
+    layer.make_statistics(joined_needs(strategies, layer.is_image))
+    lap.ends("statistics")
+    choices = {key: strategies[members[0]].keep(layer) for key, members in groups.items()}
+    checked = [(strategies[index], choices[key]) for key, members in groups.items() for index in members]
+    check_choices(checked, layer.is_image, layer.kv_heads)
+    lap.ends("choice")
+    for key, members in groups.items():
+        kept = Kept(layer.keys, layer.values, choices[key])
+        for index in members:
+            rows[index] = CompressedRow(*strategies[index].merge_into(kept), kept.positions)
+        lap.ends("merge")
+    return [row for row in rows if row is not None]
+
+
+def joined_needs(strategies: Sequence[Strategy], is_image: Tensor) -> Needs:
+    """The statistics that the strategies which evict anything of a prompt, is_image (L,) bool, read together."""
+    evicting = (strategy for strategy in strategies if strategy.promised_tokens(is_image) < is_image.numel())
+    return reduce(or_, (strategy.needs(is_image) for strategy in evicting), Needs())
+
+
+def check_choices(choices: Sequence[tuple[Strategy, Tensor]], is_image: Tensor, heads: int) -> None:
+    """Compare choices of one prompt, positions (Hkv, K) int64, with what their strategies promise.
+
+    All are compared at once, so that the device is waited for once.
+
+    Raises:
+        BudgetError: for another number of tokens, positions that are not ascending, or a missing recent window.
+    """
+    suspicions = []
+    for strategy, kept in choices:
+        promised = strategy.promised_tokens(is_image)
+        if kept.shape != (heads, promised):
+            raise BudgetError(
+                f"{strategy.name} kept {tuple(kept.shape)} (heads, tokens) of {is_image.numel()} tokens; "
+                f"its definition promises {(heads, promised)}"
+            )
+        suspicions += [(wrong, f"{strategy.name} {said}") for wrong, said in strategy.broken_promises(kept, is_image)]
+    if suspicions:
+        for wrong, said in zip(torch.stack([wrong for wrong, _ in suspicions]).tolist(), suspicions, strict=True):
+            if wrong:
+                raise BudgetError(said[1])
 
 
 def _check_shapes(queries: Tensor, keys: Tensor, values: Tensor, is_image: Tensor) -> None:
@@ -90,3 +193,18 @@ def _check_shapes(queries: Tensor, keys: Tensor, values: Tensor, is_image: Tenso
             f"is_image has shape {tuple(is_image.shape)} and dtype {is_image.dtype}; "
             f"it must be bool of shape ({length},) or ({batch}, {length})"
         )
+
+
+class _Lap:
+    """Counts the time since the last stage's end to the stage that ends; does nothing without a collector."""
+
+    def __init__(self, stages: Stages | None, device: torch.device) -> None:
+        self.stages, self.device = stages, device
+        self.begin = Mark.now(device) if stages else None
+
+    def ends(self, stage: Literal["statistics", "choice", "merge"]) -> None:
+        if self.stages is None or self.begin is None:
+            return
+        end = Mark.now(self.device)
+        getattr(self.stages, stage).add(self.begin, end)
+        self.begin = end

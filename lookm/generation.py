@@ -16,7 +16,7 @@ from lookm.cache import LookOnceCache
 from lookm.errors import LookmError
 from lookm.prompt import image_token_ids, read_prompt
 from lookm.record import PromptRecord
-from lookm.registry import load_strategy
+from lookm.registry import resolve_strategy
 from lookm.report import Report
 from lookm.stopwatch import Mark
 from lookm.strategy import Strategy
@@ -135,16 +135,6 @@ def look_once(
         if not opened.sessions:
             decoder.set_attn_implementation(opened.attention)
             del _opened[model]
-
-
-def resolve_strategy(strategy: str | Strategy, **overrides: Any) -> Strategy:
-    """A strategy by name or as given, with the overrides that are not None applied."""
-    chosen = {key: value for key, value in overrides.items() if value is not None}
-    if isinstance(strategy, str):
-        return load_strategy(strategy, **chosen)
-    if not isinstance(strategy, Strategy):
-        raise LookmError(f"strategy {strategy!r} is neither a name nor a lookm.Strategy")
-    return strategy.with_fields(**chosen)
 
 
 def is_looked_at(model: nn.Module) -> bool:

@@ -9,11 +9,11 @@ from torch import Tensor
 from transformers import LogitsProcessorList, PreTrainedModel
 
 from lookm.attention import CACHE_ARGUMENT
+from lookm.compression import Stages
 from lookm.greedy import Answers, GreedyChoice
 from lookm.prompt import Prompt
 from lookm.record import LayerSizes, Times, report_of
 from lookm.report import Report
-from lookm.sharing import Stages
 from lookm.step import DecodeStep, StaticStep
 from lookm.stopwatch import Mark
 from lookm.strategy import Strategy

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lookm.compression import compress_many
 from lookm.errors import LookmError
-from lookm.observation import LayerView, observe_prefill
-from lookm.sharing import compress_many
+from lookm.layer import Layer
+from lookm.observation import observe_prefill
 from lookm.strategy import Strategy
 
 
@@ -61,10 +62,10 @@ def kept_positions(
     layers: list[list[Tensor]] = [[] for _ in strategies]
     is_image = torch.zeros(0, dtype=torch.bool)
 
-    def observe(layer: LayerView) -> None:
+    def observe(layer: Layer) -> None:
         nonlocal is_image
         is_image = layer.is_image.cpu()
-        rows = compress_many(strategies, layer.queries, layer.keys, layer.values, layer.is_image, scaling=layer.scaling)
+        rows = compress_many(strategies, layer)
         for found, row in zip(layers, rows, strict=True):
             found.append(row.positions.cpu())
 

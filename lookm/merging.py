@@ -1,13 +1,12 @@
-"""Merge what is evicted into what is kept: averaged, pivotal, weighted.
+"""Which kept token each evicted one is merged into, and the sums over the evicted tokens of each kept one.
 
-LOOK-M, arXiv 2406.18139, Eqs. 9–12. Each evicted token goes to the kept token whose key is most similar to its own,
-head by head; keys and values are merged alike. Everything accumulates in float32.
+LOOK-M, arXiv 2406.18139, Eq. 9: each evicted token goes to the kept token whose key is most similar to its own, head
+by head, its value likewise. What is made of the sums (Eqs. 10–12) stands in `lookm.method`. All is float32.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,9 +14,6 @@ from torch import Tensor
 from lookm.blocks import rows_per_block
 from lookm.eviction import evicted_positions
 from lookm.kernels import fused, give_up
-
-Merge = Literal["none", "averaged", "pivotal", "weighted"]
-Semantics = Literal["paper", "release"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +33,11 @@ class Matches:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over the evicted tokens of each kept one, float32: keys (H, K, D), values (H, K, Dv), counts (H, K)."""
+    """Σ_e over the evicted tokens e of each kept one, float32: keys (H, K, D), values (H, K, Dv), n (H, K, 1)."""
 
     keys: Tensor
     values: Tensor
-    counts: Tensor
+    n: Tensor
 
 
 @torch.no_grad()
@@ -83,56 +79,48 @@ def highest(rows: Tensor, anchors: Tensor, buffer: Tensor) -> tuple[Tensor, Tens
     return value, index
 
 
-class KeptSet:
-    """One layer's kept positions, and all that the ways of merging into them share, made when first asked for.
+class Kept:
+    """What stays of one layer, and what the ways of merging the rest into it share, made when first asked for."""
 
-    Averaged and pivotal merging combine one sum over the evicted tokens; weighted merging has its own. The cosine
-    similarities are made once for all.
-    """
-
-    def __init__(self, keys: Tensor, values: Tensor, kept: Tensor) -> None:
-        """Keys (H, L, D), values (H, L, Dv) and kept positions (H, K) int64 ascending."""
-        self.keys, self.values, self.kept = keys, values, kept
+    def __init__(self, keys: Tensor, values: Tensor, positions: Tensor) -> None:
+        """All keys (H, L, D) and values (H, L, Dv) of the layer, and the kept positions (H, K) int64 ascending."""
+        self.positions = positions
+        self._all_keys, self._all_values = keys, values
+        self._sums: dict[tuple[bool, bool], Sums] = {}
 
     @cached_property
-    def gathered(self) -> tuple[Tensor, Tensor]:
-        """Keys (H, K, D) and values (H, K, Dv) of the kept tokens as they are."""
-        return _rows(self.keys, self.kept), _rows(self.values, self.kept)
+    def keys(self) -> Tensor:
+        """Keys of the kept tokens as they are, (H, K, D)."""
+        return _rows(self._all_keys, self.positions)
+
+    @cached_property
+    def values(self) -> Tensor:
+        """Values of the kept tokens as they are, (H, K, Dv)."""
+        return _rows(self._all_values, self.positions)
 
     @cached_property
     def matches(self) -> Matches:
-        """Each evicted token's most similar kept token."""
-        return match_evicted(self.keys, self.kept)
+        """Each evicted token's most similar kept token (Eq. 9)."""
+        return match_evicted(self._all_keys, self.positions)
 
-    @cached_property
-    def _sums(self) -> dict[tuple[bool, bool], Sums]:
-        return {}
+    @property
+    def can_merge(self) -> bool:
+        """Whether there is something to merge, and something to merge it into."""
+        return 0 < self.positions.shape[1] < self._all_keys.shape[1]
 
-    def merged(self, how: Merge, semantics: Semantics = "paper") -> tuple[Tensor, Tensor]:
-        """Keys (H, K, D) and values (H, K, Dv) with the evicted tokens merged in, in the dtype of the input.
+    def sums(self, *, weighted: bool = False, released: bool = False) -> Sums:
+        """Sums over the evicted tokens of each kept one.
 
         Args:
-            how: "none" gathers only.
-            semantics: "release" merges, in the averaged and weighted way, only the rows that the released code selects.
+            weighted: whether each evicted token enters times its similarity.
+            released: only the rows that LOOK-M's released code selects, for its averaged or weighted merge.
         """
-        if how == "none" or self.kept.shape[1] in (0, self.keys.shape[1]):
-            return self.gathered
-        weighted, released = how == "weighted", semantics == "release" and how != "pivotal"
-        sums = self._sums.get((weighted, released))
-        if sums is None:
+        if (weighted, released) not in self._sums:
             matches = _released_rows(self.matches, misaligned=not weighted) if released else self.matches
-            sums = self._sums[weighted, released] = sum_evicted(
-                self.keys, self.values, matches, self.kept.shape[1], weighted=weighted
+            self._sums[weighted, released] = sum_evicted(
+                self._all_keys, self._all_values, matches, self.positions.shape[1], weighted=weighted
             )
-        keys, values = self.gathered
-        return _combine(keys, sums.keys, sums.counts, how), _combine(values, sums.values, sums.counts, how)
-
-
-def merge_evicted(
-    keys: Tensor, values: Tensor, kept: Tensor, how: Merge, *, semantics: Semantics = "paper"
-) -> tuple[Tensor, Tensor]:
-    """`KeptSet.merged` of one kept set in one way."""
-    return KeptSet(keys, values, kept).merged(how, semantics)
+        return self._sums[weighted, released]
 
 
 def sum_evicted(keys: Tensor, values: Tensor, matches: Matches, n_kept: int, *, weighted: bool) -> Sums:
@@ -157,7 +145,7 @@ def sum_evicted(keys: Tensor, values: Tensor, matches: Matches, n_kept: int, *, 
         if weighted:
             source = source * matches.similarity.unsqueeze(-1)
         sums.append(add(source.flatten(0, 1), slots, counts).unflatten(0, (heads, n_kept)))
-    return Sums(sums[0], sums[1], counts.view(heads, n_kept).float())
+    return Sums(sums[0], sums[1], counts.view(heads, n_kept, 1).float())
 
 
 def add_in_order(source: Tensor, slots: Tensor, counts: Tensor) -> Tensor:
@@ -180,14 +168,6 @@ def _released_rows(matches: Matches, *, misaligned: bool) -> Matches:
     target, similarity = matches.target[:, selected], matches.similarity[:, selected]
     source = matches.evicted[:, : target.shape[1]] if misaligned else matches.evicted[:, selected]
     return Matches(source, target, similarity)
-
-
-def _combine(kept: Tensor, total: Tensor, counts: Tensor, how: Merge) -> Tensor:
-    """(x_c + Σ_e …) / (n + 1) from x_c (H, K, D), its sum Σ_e x_e (weighted: Σ_e cos · x_e) and n (H, K)."""
-    n, own = counts.unsqueeze(-1), kept.float()
-    if how == "pivotal":  # Eq. 11: each e enters as the mean of itself and x_c
-        own, total = own * (1 + n / 2), total / 2
-    return ((own + total) / (n + 1)).to(kept.dtype)
 
 
 def _rows(states: Tensor, positions: Tensor) -> Tensor:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from lookm.eviction import heavy_hitters_key, prior_positions, with_recent
-from lookm.importance import Needs, Statistics
-from lookm.merging import KeptSet, Merge
+from lookm.layer import Layer
+from lookm.merging import Kept
 from lookm.prompt import on_host
+from lookm.statistics import Needs
 from lookm.strategy import Strategy
 
 TextPrior = Literal["off", "union", "strict"]
+Merge = Literal["none", "averaged", "pivotal", "weighted"]
 
 RELEASE_SINKS = 4
 """First positions that the released code always keeps when it merges without the text prior."""
@@ -37,7 +39,7 @@ class LookM(Strategy):
         self._check_choice("text_prior", get_args(TextPrior))
         self._check_choice("merge", get_args(Merge))
 
-    def needs(self, length: int) -> Needs:
+    def needs(self, is_image: Tensor) -> Needs:
         return Needs(sums=True)
 
     def selection_key(self, length: int) -> Hashable:
@@ -50,15 +52,15 @@ class LookM(Strategy):
         recent, _ = self.window_sizes(length)
         return min(length, recent + self._slots(is_image))
 
-    def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
-        recent, _ = self.window_sizes(statistics.length)
-        past = statistics.length - recent
+    def keep(self, layer: Layer) -> Tensor:
+        recent, _ = self.window_sizes(layer.length)
+        past = layer.length - recent
         if self.text_prior != "off":
-            first = ~is_image[:past]
+            first = ~layer.is_image[:past]
         else:
-            first = torch.arange(past, device=is_image.device) < self._sinks()
-        important = prior_positions(statistics.column_sums()[:, :past], first, self._slots(is_image))
-        return with_recent(important, statistics.length, recent)
+            first = torch.arange(past, device=layer.is_image.device) < self._sinks()
+        important = prior_positions(layer.column_sums()[:, :past], first, self._slots(layer.is_image))
+        return with_recent(important, layer.length, recent)
 
     def broken_promises(self, kept: Tensor, is_image: Tensor) -> list[tuple[Tensor, str]]:
         promises = super().broken_promises(kept, is_image)
@@ -67,8 +69,19 @@ class LookM(Strategy):
             promises.append(((kept_text != (~is_image).sum()).any(), "evicted text, which the union text prior keeps"))
         return promises
 
-    def merge_into(self, kept_set: KeptSet) -> tuple[Tensor, Tensor]:
-        return kept_set.merged(self.merge, self.semantics)
+    def merge_into(self, kept: Kept) -> tuple[Tensor, Tensor]:
+        if self.merge == "none" or not kept.can_merge:
+            return kept.keys, kept.values
+        released = self.semantics == "release" and self.merge != "pivotal"
+        sums = kept.sums(weighted=self.merge == "weighted", released=released)
+        return self._merged(kept.keys, sums.keys, sums.n), self._merged(kept.values, sums.values, sums.n)
+
+    def _merged(self, states: Tensor, total: Tensor, n: Tensor) -> Tensor:
+        """Eqs. 10–12 from x_c (H, K, D), Σ_e x_e (weighted: Σ_e cos(k_e, k_c) · x_e) and n (H, K, 1)."""
+        x_c = states.float()
+        if self.merge == "pivotal":  # Σ_e (x_e + x_c) / 2 = n/2 · x_c + Σ_e x_e / 2
+            x_c, total = x_c * (1 + n / 2), total / 2
+        return ((x_c + total) / (n + 1)).to(states.dtype)
 
     def _sinks(self) -> int:
         """First positions that are kept before all others."""

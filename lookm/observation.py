@@ -1,7 +1,6 @@
 """Looking on while a model encodes one prompt: each layer's queries, keys and values, and nothing compressed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,32 +11,11 @@ from lookm.attention import CACHE_ARGUMENT, NAME
 from lookm.cache import PromptCache
 from lookm.errors import LookmError
 from lookm.generation import decoder_of, is_looked_at
-from lookm.importance import Statistics
+from lookm.layer import Layer
 from lookm.prompt import Prompt, image_token_ids, read_prompt
 
 
-@dataclass(frozen=True)
-class LayerView:
-    """One layer just after its attention on one prompt.
-
-    Attributes:
-        index: which layer.
-        queries: (Hq, L, D), after the rotary embedding.
-        keys: (Hkv, L, D).
-        values: (Hkv, L, Dv).
-        is_image: (L,) bool, on the same device.
-        scaling: factor on Q Kᵀ; None means 1 / √D.
-    """
-
-    index: int
-    queries: Tensor
-    keys: Tensor
-    values: Tensor
-    is_image: Tensor
-    scaling: float | None
-
-
-def observe_prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor], observe: Callable[[LayerView], None]) -> None:
+def observe_prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor], observe: Callable[[Layer], None]) -> None:
     """Encode one prompt and show each layer to `observe`; a layer is forgotten before the next one is encoded.
 
     The model is as before afterwards, also after an exception.
@@ -69,7 +47,7 @@ def observe_prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor], observ
 class _ObservedCache(PromptCache):
     """Shows each layer and empties it."""
 
-    def __init__(self, prompt: Prompt, n_layers: int, observe: Callable[[LayerView], None]) -> None:
+    def __init__(self, prompt: Prompt, n_layers: int, observe: Callable[[Layer], None]) -> None:
         super().__init__(prompt, [DynamicLayer() for _ in range(n_layers)])
         self.observe = observe
 
@@ -81,20 +59,8 @@ class _ObservedCache(PromptCache):
     ) -> Tensor:
         raise LookmError("an observed prompt is encoded only; nothing is decoded after it")
 
-    def compress(
-        self,
-        layer_index: int,
-        queries: Tensor,
-        scaling: float | None,
-        log_sum_exp: Tensor | None,
-        statistics: Sequence[Statistics] | None = None,
-    ) -> None:
+    def compress(self, layer_index: int, rows: Sequence[Layer]) -> None:
+        self.observe(rows[0])
         layer = self.layers[layer_index]
-        (start,) = self.prompt.starts
         assert isinstance(layer, DynamicLayer)
-        assert layer.keys is not None
-        assert layer.values is not None
-        is_image = self.row_is_image[0].to(queries.device)
-        keys, values = layer.keys[0, :, start:], layer.values[0, :, start:]
-        self.observe(LayerView(layer_index, queries[0, :, start:], keys, values, is_image, scaling))
         layer.keys, layer.values, layer.is_initialized = None, None, False  # reset() may overwrite what was shown

@@ -59,6 +59,16 @@ def build_strategy(name: str, settings: dict[str, Any]) -> Strategy:
     return kind(name=name, **settings)
 
 
+def resolve_strategy(strategy: str | Strategy, **overrides: Any) -> Strategy:
+    """A strategy by name or as given, with the overrides that are not None applied."""
+    chosen = {key: value for key, value in overrides.items() if value is not None}
+    if isinstance(strategy, str):
+        return load_strategy(strategy, **chosen)
+    if not isinstance(strategy, Strategy):
+        raise LookmError(f"strategy {strategy!r} is neither a name nor a lookm.Strategy")
+    return strategy.with_fields(**chosen)
+
+
 def _hint(name: str) -> str:
     close = get_close_matches(str(name), strategy_names(), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -3,20 +3,32 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
 from lookm.errors import LookmError
-from lookm.importance import Needs, Statistics
-from lookm.merging import KeptSet, Semantics
+from lookm.layer import Layer
+from lookm.merging import Kept
 from lookm.prompt import on_host
-from lookm.sharing import CompressedRow, check_choices, compress_many
+from lookm.statistics import Needs
+
+Semantics = Literal["paper", "release"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy(ABC):
-    """Base of all strategies. A subclass says which statistics it `needs` and which positions it `keep`s.
+    """Base of all strategies: which attention statistics it `needs`, which positions it `keep`s of a layer, and what
+    it makes of the rest (`merge_into`).
+
+    A subclass answers `keep`, and whatever of the others differs from its default:
+
+    - `needs(is_image)`: the sums over the attention weights that `keep` will read; none by default.
+    - `keep(layer)`: the positions that stay. A `lookm.layer.Layer` holds queries, keys, values, the layer's place, the
+      sums asked for, and what the strategy `remember`ed in earlier layers.
+    - `selection_key(length)`: strategies of equal keys share one `keep`.
+    - `promised_tokens(is_image)`, `promised_recent(length)`: what `keep` must fulfil; it is compared in every layer.
+    - `merge_into(kept)`: keys and values to store; those of the kept tokens as they are by default.
 
     Attributes:
         name: as in `configs/strategy/<name>.yaml`.
@@ -74,20 +86,16 @@ class Strategy(ABC):
         """M recent and N important tokens of a prompt of L tokens."""
         return int(self.alpha1 * length), int(self.alpha2 * length)
 
-    @abstractmethod
-    def needs(self, length: int) -> Needs:
-        """The statistics that `keep` will read for a prompt of this length."""
+    def needs(self, is_image: Tensor) -> Needs:
+        """The sums over attention weights that `keep` will read for a prompt, is_image (L,) bool; none by default."""
+        return Needs()
 
     @abstractmethod
-    def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
-        """Choose what stays, where the budget is below L.
-
-        Args:
-            statistics: of one prompt in one layer.
-            is_image: (L,) bool.
+    def keep(self, layer: Layer) -> Tensor:
+        """Choose what stays of one prompt in one layer, where the budget is below L.
 
         Returns:
-            Positions (Hkv, K) int64, ascending.
+            Positions (Hkv, K) int64, ascending, with K = `promised_tokens`.
         """
 
     def selection_key(self, length: int) -> Hashable:
@@ -107,19 +115,6 @@ class Strategy(ABC):
         """How many of the prompt's last tokens every head keeps, by definition: M unless a subclass says otherwise."""
         return self.window_sizes(length)[0]
 
-    def check_kept(self, kept: Tensor, is_image: Tensor, heads: int) -> None:
-        """Compare a choice of positions with what the strategy promises.
-
-        Args:
-            kept: (Hkv, K) int64.
-            is_image: (L,) bool.
-            heads: Hkv.
-
-        Raises:
-            BudgetError: for another number of tokens, positions that are not ascending, or a missing recent window.
-        """
-        check_choices([(self, kept)], is_image, heads)
-
     def broken_promises(self, kept: Tensor, is_image: Tensor) -> list[tuple[Tensor, str]]:
         """What could be wrong with kept positions (Hkv, K) of the promised number: a bool scalar and what to say."""
         length, recent = is_image.numel(), self.promised_recent(is_image.numel())
@@ -130,16 +125,10 @@ class Strategy(ABC):
             wrong |= (kept[:, kept.shape[1] - recent] != length - recent).any()
         return [(wrong, f"kept positions that are not ascending, or not the last {recent} of {length} tokens")]
 
-    def merge_into(self, kept_set: KeptSet) -> tuple[Tensor, Tensor]:
-        """Make the kept cache of one prompt, keys (Hkv, K, D) and values (Hkv, K, Dv); without merging, a gather."""
-        return kept_set.gathered
+    def merge_into(self, kept: Kept) -> tuple[Tensor, Tensor]:
+        """Make the kept cache of one prompt, keys (Hkv, K, D) and values (Hkv, K, Dv); by default those kept."""
+        return kept.keys, kept.values
 
     def _keeps_all(self, is_image: Tensor) -> bool:
         """The released code leaves prompts without images alone (SnapKV apart)."""
         return self.semantics == "release" and not self.compresses_text_only and not bool(on_host(is_image).any())
-
-    def compress_row(
-        self, queries: Tensor, keys: Tensor, values: Tensor, is_image: Tensor, *, scaling: float | None = None
-    ) -> CompressedRow:
-        """Compress one prompt in one layer: `lookm.sharing.compress_many` for this strategy alone."""
-        return compress_many([self], queries, keys, values, is_image, scaling=scaling)[0]

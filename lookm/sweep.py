@@ -8,12 +8,12 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from lookm.attention import NAME
+from lookm.compression import Stages
 from lookm.errors import LookmError
 from lookm.generation import decoder_of, is_looked_at
 from lookm.joint import Group, Limits, SweepRow
 from lookm.memory import estimate_bytes, fitting_groups, free_bytes
 from lookm.prompt import Prompt, image_token_ids, read_prompt
-from lookm.sharing import Stages
 from lookm.strategy import Strategy
 
 __all__ = ["SweepRow", "first_differences", "generate_sweep"]

@@ -11,10 +11,10 @@ from transformers.cache_utils import CacheLayerMixin
 
 from lookm.buckets import Bucket, bucket_cost, decode_rows, divide
 from lookm.cache import PromptCache
+from lookm.compression import CompressedRow, Stages, compress_many
 from lookm.errors import BudgetError, LookmError
-from lookm.importance import Statistics
+from lookm.layer import Layer
 from lookm.prompt import Prompt
-from lookm.sharing import CompressedRow, Stages, compress_many
 from lookm.stopwatch import Mark, Stopwatch
 from lookm.strategy import Strategy
 
@@ -121,15 +121,8 @@ class SweepCache(PromptCache):
                 "their attention did not pass through the model's attention interface"
             )
 
-    def compress(
-        self,
-        layer_index: int,
-        queries: Tensor,
-        scaling: float | None,
-        log_sum_exp: Tensor | None,
-        statistics: Sequence[Statistics] | None = None,
-    ) -> None:
-        begin = Mark.now(queries.device)
+    def compress(self, layer_index: int, rows: Sequence[Layer]) -> None:
+        begin = Mark.now(rows[0].keys.device)
         layer = self.sweep_layers[layer_index]
         assert layer.keys is not None
         assert layer.values is not None
@@ -139,22 +132,12 @@ class SweepCache(PromptCache):
         layer.shelves = [
             (_shelf(bucket, keys, self.new_tokens), _shelf(bucket, values, self.new_tokens)) for bucket in self._buckets
         ]
-        for prompt_row, start in enumerate(self.prompt.starts):
+        for prompt_row, full in enumerate(rows):
             places = [place for place, row in enumerate(self.rows) if row.prompt_row == prompt_row]
-            compressed = compress_many(
-                [self.strategies[self.rows[place].strategies[0]] for place in places],
-                queries[prompt_row, :, start:],
-                keys[prompt_row, :, start:],
-                values[prompt_row, :, start:],
-                self.row_is_image[prompt_row],
-                scaling=scaling,
-                log_sum_exp=None if log_sum_exp is None else log_sum_exp[prompt_row, :, start:],
-                statistics=None if statistics is None else statistics[prompt_row],
-                stages=self._stages,
-            )
-            self._put_away(layer, places, compressed)
+            strategies = [self.strategies[self.rows[place].strategies[0]] for place in places]
+            self._put_away(layer, places, compress_many(strategies, full, stages=self._stages))
         layer.keys = layer.values = None
-        end = Mark.now(queries.device)
+        end = Mark.now(keys.device)
         self.compressing.add(begin, end)
         self.prefill_end = end
 

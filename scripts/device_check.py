@@ -24,6 +24,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.evaluation.files import write_json
 from benchmarks.evaluation.provenance import hardware, versions
 from lookm import load_strategy, look_once, strategy_names
+from lookm.compression import compress_many
+from lookm.layer import Layer
 from lookm.stopwatch import Mark
 
 from .kernel_check import check_determinism, check_kernels, measure_layer
@@ -38,13 +40,18 @@ IMAGE = 999
 """The image token's id in measured prompts."""
 
 
-def random_layer(length: int, dtype: torch.dtype, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def random_layer(length: int, dtype: torch.dtype, seed: int) -> Layer:
     """Queries (8, L, 80), keys and values (4, L, 80) and is_image (L,): three images in text, on the CPU."""
     generator = torch.Generator().manual_seed(seed)
     queries = torch.randn(8, length, 80, generator=generator).to(dtype)
     keys, values = torch.randn(2, 4, length, 80, generator=generator).to(dtype)
-    is_image = (torch.arange(length) % (length // 3)) >= length // 12
-    return queries, keys, values, is_image
+    return Layer(queries, keys, values, (torch.arange(length) % (length // 3)) >= length // 12)
+
+
+def moved(layer: Layer, target: str | torch.dtype) -> Layer:
+    """A layer's states on another device or in another dtype."""
+    states = (layer.queries.to(target), layer.keys.to(target), layer.values.to(target))
+    return Layer(*states, layer.is_image.to(states[0].device))
 
 
 def check_layers(device: str, dtype: torch.dtype, length: int) -> list[dict[str, Any]]:
@@ -53,9 +60,9 @@ def check_layers(device: str, dtype: torch.dtype, length: int) -> list[dict[str,
     for seed, name in enumerate(strategy_names()):
         for semantics in ("paper", "release"):
             strategy = load_strategy(name, semantics=semantics)
-            queries, keys, values, is_image = random_layer(length, dtype, seed)
-            there = strategy.compress_row(queries.to(device), keys.to(device), values.to(device), is_image.to(device))
-            here = strategy.compress_row(queries.float(), keys.float(), values.float(), is_image)
+            layer = random_layer(length, dtype, seed)
+            (there,) = compress_many([strategy], moved(layer, device))
+            (here,) = compress_many([strategy], moved(layer, torch.float32))
             same = [
                 len(set(a) & set(b)) / len(b)
                 for a, b in zip(there.positions.tolist(), here.positions.tolist(), strict=True)

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lookm import load_strategy, strategy_names
-from lookm.importance import Needs, attention_statistics, causal_log_sum_exp
+from lookm.compression import Stages, compress_many
 from lookm.kernels import fused
 from lookm.kernels.prefill import attention_with_log_sum_exp
+from lookm.layer import Layer
 from lookm.merging import match_evicted
-from lookm.sharing import Stages, compress_many
+from lookm.statistics import Needs, attention_statistics, causal_log_sum_exp
 from lookm.stopwatch import Mark
 
 HEADS = ((8, 1, 64), (4, 2, 80), (4, 1, 128), (2, 7, 128))
@@ -96,7 +97,7 @@ def check_determinism(device: str, dtype: torch.dtype, length: int) -> list[dict
     q, k, v = (tensor.to(device) for tensor in random_states(4, 2, length, 80, dtype))
     is_image = ((torch.arange(length) % (length // 3)) >= length // 12).to(device)
     strategies = [load_strategy(name, semantics=s) for name in strategy_names() for s in ("paper", "release")]
-    first, second = (compress_many(strategies, q, k, v, is_image) for _ in range(2))
+    first, second = (compress_many(strategies, Layer(q, k, v, is_image)) for _ in range(2))
     return [
         {
             "strategy": strategy.name,
@@ -122,10 +123,10 @@ def measure_layer(device: str, heads: int, size: int, length: int, repeats: int)
     result: dict[str, Any] = {"attention_ms": _median(attend, q.device, repeats)}
     for label, names in (("tp_pmerge", ["tp_pmerge"]), ("eleven", strategy_names())):
         strategies = [load_strategy(name) for name in names]
-        compress_many(strategies, q, k, v, is_image, log_sum_exp=lse)  # warm-up
+        compress_many(strategies, Layer(q, k, v, is_image, log_sum_exp=lse))  # warm-up
         collected = [Stages() for _ in range(repeats)]
         for stages in collected:
-            compress_many(strategies, q, k, v, is_image, log_sum_exp=lse, stages=stages)
+            compress_many(strategies, Layer(q, k, v, is_image, log_sum_exp=lse), stages=stages)
         result[label] = {
             f"{stage}_ms": statistics.median(getattr(stages, stage).milliseconds() for stages in collected)
             for stage in ("statistics", "choice", "merge")

@@ -1,7 +1,7 @@
 """Where torch's and Triton's own kernels are called: attention with its log-sum-exp, fused statistics and matching.
 
 The Triton kernels serve CUDA tensors where Triton is installed. Their oracles, and what is used everywhere else, are
-the torch versions in `lookm.importance` and `lookm.merging`.
+the torch versions in `lookm.statistics` and `lookm.merging`.
 """
 
 import warnings

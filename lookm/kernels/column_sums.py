@@ -2,7 +2,7 @@
 
 One program owns a block of keys of one query head and walks down the queries that see it, so each sum is made by one
 program in one order: no atomics, and two runs agree in every bit. Products and sums are float32; half-precision inputs
-are multiplied as they are, float32 inputs without TF32. Oracle: `lookm.importance.attention_statistics`.
+are multiplied as they are, float32 inputs without TF32. Oracle: `lookm.statistics.attention_statistics`.
 """
 # mypy: disable-error-code="no-untyped-def, import-untyped"
 

@@ -16,7 +16,7 @@ from transformers import LogitsProcessorList
 
 from lookm import Strategy
 from lookm.greedy import GreedyChoice
-from lookm.importance import Needs, Statistics
+from lookm.layer import Layer
 from lookm.prompt import Prompt
 from lookm.step import DecodeStep, StaticStep
 from lookm.sweep_cache import SweepCache
@@ -33,13 +33,10 @@ WARM_UP = 3
 class Recent(Strategy):
     """Keep the last tokens: needs no statistics, so that a cache of any size is made at once."""
 
-    def needs(self, length: int) -> Needs:
-        return Needs()
-
-    def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
-        recent, _ = self.window_sizes(statistics.length)
-        length = statistics.length
-        return torch.arange(length - recent, length, device=is_image.device).expand(statistics.kv_heads, -1)
+    def keep(self, layer: Layer) -> Tensor:
+        recent, _ = self.window_sizes(layer.length)
+        length = layer.length
+        return torch.arange(length - recent, length, device=layer.is_image.device).expand(layer.kv_heads, -1)
 
 
 def filled_cache(place: Workplace, batch: int, length: int, budget: float, new_tokens: int) -> SweepCache:
@@ -52,7 +49,7 @@ def filled_cache(place: Workplace, batch: int, length: int, budget: float, new_t
     for layer in range(text.num_hidden_layers):
         states = torch.randn(1, heads, length, size, device=place.device, dtype=place.dtype).expand(batch, -1, -1, -1)
         cache.update(states, states, layer)
-        cache.compress(layer, states, None, None)
+        cache.compress(layer, cache.prompt_layers(layer, states, None, None, None))
     return cache
 
 

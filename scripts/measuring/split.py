@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from lookm import Strategy, generate_sweep, load_strategy, strategy_names
+from lookm.compression import Stages
 from lookm.generation import decoder_of
-from lookm.sharing import Stages
 from lookm.stopwatch import Mark, Stopwatch
 
 from .clock import elapsed_ms

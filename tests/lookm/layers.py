@@ -1,20 +1,16 @@
 """Random layers and image layouts for property tests."""
 
-from dataclasses import dataclass
-
 import torch
 from hypothesis import strategies as st
-from torch import Tensor
+
+from lookm import Strategy
+from lookm.compression import CompressedRow, compress_many
+from lookm.layer import Layer
 
 
-@dataclass(frozen=True)
-class Layer:
-    """Queries (Hq, L, D), keys and values (Hkv, L, D), is_image (L,)."""
-
-    queries: Tensor
-    keys: Tensor
-    values: Tensor
-    is_image: Tensor
+def compressed(strategy: Strategy, layer: Layer) -> CompressedRow:
+    """A layer under one strategy; statistics that an earlier strategy asked for are not reused."""
+    return compress_many([strategy], Layer(layer.queries, layer.keys, layer.values, layer.is_image, layer.scaling))[0]
 
 
 def random_layer(

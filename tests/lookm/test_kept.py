@@ -3,7 +3,8 @@ import torch
 
 from lookm import LookmError, compress_rows, load_strategy, look_once, strategy_names
 from lookm.kept import image_spans, kept_positions, token_grid
-from lookm.observation import LayerView, observe_prefill
+from lookm.layer import Layer
+from lookm.observation import observe_prefill
 from tests.lookm.models import IMAGE, llama, llava
 
 
@@ -16,7 +17,7 @@ def test_kept_positions_are_what_each_strategy_alone_keeps_in_every_layer() -> N
     model, inputs = llava(), prompt()
     strategies = [load_strategy(name) for name in strategy_names()]
     found = kept_positions(model, inputs, strategies)
-    layers: list[LayerView] = []
+    layers: list[Layer] = []
     observe_prefill(model, inputs, layers.append)
     for strategy, kept in zip(strategies, found, strict=True):
         assert kept.strategy is strategy
@@ -55,7 +56,7 @@ def test_observing_leaves_the_model_as_it_was_even_after_an_error() -> None:
     before = model.config._attn_implementation
     ids = {"input_ids": torch.arange(1, 9)[None]}
 
-    def stop(layer: LayerView) -> None:
+    def stop(layer: Layer) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

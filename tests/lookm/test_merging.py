@@ -5,12 +5,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookm.merging import Merge, Semantics, add_in_order, add_sorted, highest, match_evicted, merge_evicted
-from tests.lookm.layers import Layer, layers, random_layer
+from lookm.layer import Layer
+from lookm.merging import Kept, add_in_order, add_sorted, highest, match_evicted
+from lookm.method import LookM, Merge
+from lookm.strategy import Semantics
+from tests.lookm.layers import layers, random_layer
 from tests.lookm.oracle import merged
 from tests.lookm.rounding import assert_close, cosine_roundings, gamma, merge_error
 
 HOW = st.sampled_from(["none", "averaged", "pivotal", "weighted"])
+
+
+def merge_evicted(
+    keys: torch.Tensor, values: torch.Tensor, kept: torch.Tensor, how: Merge, semantics: Semantics = "paper"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return LookM(name="some", merge=how, semantics=semantics).merge_into(Kept(keys, values, kept))
 
 
 def _some_positions(layer: Layer, data: st.DataObject) -> torch.Tensor:

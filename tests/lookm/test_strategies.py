@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookm import LookmError, Strategy, compress, compress_rows, load_strategy, strategy_names
+from lookm.compression import check_choices
 from lookm.errors import BudgetError
-from lookm.importance import Needs, Statistics
-from tests.lookm.layers import Layer, budgets, layers, random_layer
+from lookm.layer import Layer
+from tests.lookm.layers import budgets, compressed, layers, random_layer
 from tests.lookm.oracle import ROWS, kept_positions, merged
 from tests.lookm.rounding import assert_close, merge_error
 
@@ -40,7 +41,7 @@ def test_a_long_prompt_with_images_equals_the_oracle(name: str, semantics: str, 
 
 def _check_against_oracle(name: str, semantics: str, layer: Layer, budget: tuple[float, float]) -> None:
     strategy = load_strategy(name, alpha1=budget[0], alpha2=budget[1], semantics=semantics)
-    result = strategy.compress_row(layer.queries, layer.keys, layer.values, layer.is_image)
+    result = compressed(strategy, layer)
     expected = kept_positions(name, layer.queries, layer.keys, layer.is_image, *budget, semantics)
     assert result.positions.tolist() == expected
     assert result.positions.shape[1] == strategy.promised_tokens(layer.is_image)
@@ -56,7 +57,7 @@ def test_strict_prior_equals_the_oracle_and_keeps_the_nominal_number(
     name: str, layer: Layer, budget: tuple[float, float]
 ) -> None:
     strategy = load_strategy(name, alpha1=budget[0], alpha2=budget[1], text_prior="strict")
-    result = strategy.compress_row(layer.queries, layer.keys, layer.values, layer.is_image)
+    result = compressed(strategy, layer)
     expected = kept_positions(name, layer.queries, layer.keys, layer.is_image, *budget, "paper", text_prior="strict")
     assert result.positions.tolist() == expected
     length = layer.is_image.numel()
@@ -65,9 +66,7 @@ def test_strict_prior_equals_the_oracle_and_keeps_the_nominal_number(
 
 def test_union_keeps_all_text_even_over_budget() -> None:
     layer = random_layer(100, runs=[40, 60])
-    result = load_strategy("tp", alpha1=0.01, alpha2=0.01).compress_row(
-        layer.queries, layer.keys, layer.values, layer.is_image
-    )
+    result = compressed(load_strategy("tp", alpha1=0.01, alpha2=0.01), layer)
     assert result.positions.tolist() == [[*range(40), 99]] * 2
 
 
@@ -75,23 +74,22 @@ def test_release_keeps_prompts_without_images_except_under_snapkv() -> None:
     layer = random_layer(50)
     for name in ROWS:
         strategy = load_strategy(name, semantics="release")
-        kept = strategy.compress_row(layer.queries, layer.keys, layer.values, layer.is_image).keys.shape[1]
+        kept = compressed(strategy, layer).keys.shape[1]
         assert kept == (10 if name == "snapkv" else 50)
 
 
 def test_release_roco_keeps_what_h2o_keeps_and_paper_roco_does_not() -> None:
     layer = random_layer(200, runs=[20, 150, 30])
-    row = (layer.queries, layer.keys, layer.values, layer.is_image)
-    h2o = load_strategy("h2o").compress_row(*row).positions
-    assert load_strategy("roco", semantics="release").compress_row(*row).positions.equal(h2o)
-    assert not load_strategy("roco").compress_row(*row).positions.equal(h2o)
+    h2o = compressed(load_strategy("h2o"), layer).positions
+    assert compressed(load_strategy("roco", semantics="release"), layer).positions.equal(h2o)
+    assert not compressed(load_strategy("roco"), layer).positions.equal(h2o)
 
 
 @pytest.mark.parametrize(("length", "window"), [(10, 1), (60, 3), (640, 32), (1000, 32)])
 def test_snapkv_s_window_is_a_quarter_of_the_budget_and_at_most_32(length: int, window: int) -> None:
     strategy = load_strategy("snapkv")
     assert strategy.promised_recent(length) == window
-    assert strategy.needs(length).windows == {window}
+    assert strategy.needs(torch.zeros(length, dtype=torch.bool)).windows == {window}
 
 
 def test_a_fixed_window_of_snapkv_stays_and_warns_once_where_it_eats_more_than_half_of_the_budget() -> None:
@@ -111,7 +109,7 @@ def test_roco_exempts_a_key_that_one_query_alone_looks_at() -> None:
     kept = {}
     for exempt in (0.0, 0.5):
         strategy = load_strategy("roco", alpha1=0.0, alpha2=0.04, exempt=exempt)
-        kept[exempt] = strategy.compress_row(queries, keys, values, is_image).positions.tolist()
+        kept[exempt] = compressed(strategy, Layer(queries, keys, values, is_image)).positions.tolist()
     assert kept == {0.0: [[0, 1, 2, 3]], 0.5: [[0, 1, 2, 50]]}
 
 
@@ -119,7 +117,7 @@ def test_no_two_rows_of_the_paper_are_the_same_strategy() -> None:
     layer = random_layer(300, runs=[20, 200, 30])
     caches = {}
     for name in ROWS:
-        result = load_strategy(name).compress_row(layer.queries, layer.keys, layer.values, layer.is_image)
+        result = compressed(load_strategy(name), layer)
         caches[name] = (tuple(result.values.shape), round(float(result.values.double().sum()), 6))
     assert len(set(caches.values())) == len(ROWS)
 
@@ -176,15 +174,12 @@ def test_compress_refuses_shapes_that_do_not_fit(change: dict[str, torch.Tensor]
 
 def test_a_strategy_that_keeps_something_else_than_promised_is_an_error() -> None:
     class Careless(Strategy):
-        def needs(self, length: int) -> Needs:
-            return Needs()
-
-        def keep(self, statistics: Statistics, is_image: torch.Tensor) -> torch.Tensor:
-            return torch.arange(statistics.length).expand(statistics.kv_heads, -1)
+        def keep(self, layer: Layer) -> torch.Tensor:
+            return torch.arange(layer.length).expand(layer.kv_heads, -1)
 
     layer = random_layer(50)
     with pytest.raises(BudgetError, match=r"kept \(2, 50\).*promises \(2, 10\)"):
-        Careless(name="careless").compress_row(layer.queries, layer.keys, layer.values, layer.is_image)
+        compressed(Careless(name="careless"), layer)
 
 
 @pytest.mark.parametrize(
@@ -201,8 +196,8 @@ def test_a_choice_that_breaks_the_promise_is_an_error(kept: list[list[int]], mes
     is_image = torch.tensor([False, False, *[True] * 6, False, False])
     strategy = load_strategy("tp", alpha1=0.2, alpha2=0.3)
     with pytest.raises(BudgetError, match=message):
-        strategy.check_kept(torch.tensor(kept), is_image, 2)
-    strategy.check_kept(torch.tensor([[0, 1, 3, 8, 9], [0, 1, 7, 8, 9]]), is_image, 2)
+        check_choices([(strategy, torch.tensor(kept))], is_image, 2)
+    check_choices([(strategy, torch.tensor([[0, 1, 3, 8, 9], [0, 1, 7, 8, 9]]))], is_image, 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -210,8 +205,8 @@ def test_half_precision_in_half_precision_out(dtype: torch.dtype) -> None:
     layer = random_layer(60, runs=[10, 40])
     for name in ROWS:
         q, k, v = (t.to(dtype) for t in (layer.queries, layer.keys, layer.values))
-        half = load_strategy(name).compress_row(q, k, v, layer.is_image)
-        full = load_strategy(name).compress_row(q.float(), k.float(), v.float(), layer.is_image)
+        half = compressed(load_strategy(name), Layer(q, k, v, layer.is_image))
+        full = compressed(load_strategy(name), Layer(q.float(), k.float(), v.float(), layer.is_image))
         assert half.keys.dtype == half.values.dtype == dtype
         assert half.positions.equal(full.positions)
         torch.testing.assert_close(half.values, full.values.to(dtype))

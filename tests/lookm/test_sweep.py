@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lookm import BudgetError, LookmError, Strategy, load_strategy, look_once
+from lookm.layer import Layer
 from lookm.report import Report
 from lookm.sweep import first_differences, generate_sweep
 from tests.lookm.layers import budgets
@@ -197,8 +198,8 @@ def test_what_cannot_work_is_refused_in_one_line() -> None:
 
 def test_a_strategy_that_breaks_its_promise_is_an_error() -> None:
     class Greedy(type(load_strategy("h2o"))):  # type: ignore[misc]
-        def keep(self, statistics: Any, is_image: Tensor) -> Tensor:
-            return super().keep(statistics, is_image)[:, 1:]
+        def keep(self, layer: Layer) -> Tensor:
+            return super().keep(layer)[:, 1:]
 
     model, inputs = built("llama"), three_prompts("llama")
     with pytest.raises(BudgetError, match="its definition promises"):

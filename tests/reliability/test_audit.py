@@ -14,7 +14,7 @@ from benchmarks.evaluation.audit import audit_records, promised_range
 from benchmarks.evaluation.records import SampleRecord, read_records, write_records
 from benchmarks.evaluation.runner import run
 from lookm.errors import BudgetError
-from lookm.importance import Statistics
+from lookm.layer import Layer
 from lookm.registry import load_strategy, strategy_names
 from lookm.strategy import Strategy
 from tests.runner.conftest import MakeSettings
@@ -89,8 +89,8 @@ def test_a_broken_strategy_fails_its_run_and_gets_no_results(
     settings = settings_of(f"datasets={NEEDLE}", "strategy=h2o")
     if at == "the engine":
 
-        def one_too_many(strategy: Strategy, statistics: Statistics, is_image: Tensor) -> Tensor:
-            return torch.arange(strategy.promised_tokens(is_image) + 1).expand(2, -1)
+        def one_too_many(strategy: Strategy, layer: Layer) -> Tensor:
+            return torch.arange(strategy.promised_tokens(layer.is_image) + 1).expand(2, -1)
 
         monkeypatch.setattr(type(settings.strategy), "keep", one_too_many)
     else:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lookm.importance import Needs, attention_statistics, causal_log_sum_exp
 from lookm.kernels.best_match import best_match
 from lookm.kernels.column_sums import column_sums
 from lookm.merging import match_evicted
+from lookm.statistics import Needs, attention_statistics, causal_log_sum_exp
 from tests.lookm.oracle import attention
 from tests.lookm.rounding import assert_close, cosine_roundings, gamma, sum_error
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookm import look_once
-from lookm.importance import Needs
 from lookm.kernels.one_pass import attention_with_statistics
+from lookm.statistics import Needs
 from tests.lookm.layers import Layer, layers, random_layer
 from tests.lookm.models import built, left_padded, prompt
 from tests.lookm.oracle import attention
@@ -74,7 +74,7 @@ def test_rows_of_a_padded_batch_are_attended_as_alone(name: str) -> None:
 def test_only_strategies_that_read_statistics_pay_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     unpaid = Mock(side_effect=AssertionError("statistics that nobody reads"))
     monkeypatch.setattr("lookm.kernels.one_pass.attention_with_statistics", unpaid)
-    monkeypatch.setattr("lookm.sharing.attention_statistics", unpaid)
+    monkeypatch.setattr("lookm.layer.attention_statistics", unpaid)
     model, inputs = built("llama"), prompt("llama")
     with torch.no_grad():
         for free in (look_once(model, "full"), look_once(model, "h2o", alpha1=1.0, alpha2=0.0)):

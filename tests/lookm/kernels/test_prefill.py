@@ -1,15 +1,19 @@
 """Claims about attention with its log-sum-exp."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookm.importance import causal_log_sum_exp
+from lookm import Strategy
+from lookm.compression import CompressedRow, compress_many
 from lookm.kernels import prefill
 from lookm.kernels.prefill import attention_with_log_sum_exp
-from lookm.sharing import compress_many
+from lookm.layer import Layer
+from lookm.statistics import causal_log_sum_exp
 from tests.lookm.models import built, left_padded, prompt
 from tests.lookm.rounding import assert_close, gamma, log_sum_exp_error, weight_error
 
@@ -81,14 +85,14 @@ def test_every_row_of_a_padded_batch_is_compressed_with_its_own_log_sum_exp(
 
     checks = []
 
-    def checked(strategies, queries, keys, *args, scaling, log_sum_exp, **kwargs):  # type: ignore[no-untyped-def]
-        assert log_sum_exp is not None
-        own = causal_log_sum_exp(queries, keys, scaling)
-        assert_close(log_sum_exp, own, absolute=2 * log_sum_exp_error(queries, keys, scaling))
+    def checked(strategies: Sequence[Strategy], layer: Layer) -> list[CompressedRow]:
+        assert layer.log_sum_exp is not None
+        assert layer.scaling is not None
+        own = causal_log_sum_exp(layer.queries, layer.keys, layer.scaling)
+        error = log_sum_exp_error(layer.queries, layer.keys, layer.scaling)
+        assert_close(layer.log_sum_exp, own, absolute=2 * error)
         checks.append(own.shape)
-        return compress_many(
-            strategies, queries, keys, *args, scaling=scaling, log_sum_exp=log_sum_exp, **kwargs
-        )  # fmt: skip
+        return compress_many(strategies, layer)
 
     monkeypatch.setattr("lookm.cache.compress_many", checked)
     monkeypatch.setattr("lookm.kernels.one_pass.serves", lambda _: False)

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from lookm import blocks
 from lookm.blocks import Tile, tile_of
-from lookm.importance import Needs, attention_statistics, causal_log_sum_exp
-from tests.lookm.layers import Layer, layers, random_layer
+from lookm.layer import Layer
+from lookm.statistics import Needs, attention_statistics, causal_log_sum_exp
+from tests.lookm.layers import layers, random_layer
 from tests.lookm.oracle import attention
 from tests.lookm.rounding import assert_close, gamma, log_sum_exp_error, sum_error
 
@@ -73,11 +74,11 @@ def test_keys_that_a_query_may_not_see_do_no_harm_however_similar() -> None:
 
 def test_column_sums_average_the_query_heads_of_a_group() -> None:
     layer = random_layer(12, kv_heads=2, groups=3)
-    statistics = attention_statistics(layer.queries, layer.keys, Needs(sums=True))
+    layer.make_statistics(Needs(sums=True))
     weights = attention(layer.queries, layer.keys)
     expected = torch.stack([weights[0:3].sum(1).mean(0), weights[3:6].sum(1).mean(0)])
     error = sum_error(layer.queries, layer.keys) + gamma(3)
-    assert_close(statistics.column_sums(), expected, relative=error)
+    assert_close(layer.column_sums(), expected, relative=error)
 
 
 def test_every_query_gives_away_exactly_one() -> None:

@@ -32,27 +32,14 @@ class Statistics:
     """Attention statistics of one prompt in one layer, per query head.
 
     Attributes:
-        length: prompt tokens L.
-        kv_heads: key/value heads Hkv; query head h belongs to key/value head h // (Hq / Hkv).
         sums: S_j = Σ_i A[i, j], (Hq, L) float32, or None.
         squares: Σ_i A[i, j]², (Hq, L) float32, or None.
         windows: for each w asked for, Σ A[i, j] over the last w queries, (Hq, L) float32.
     """
 
-    length: int
-    kv_heads: int
     sums: Tensor | None
     squares: Tensor | None
     windows: dict[int, Tensor]
-
-    def per_kv_head(self, scores: Tensor) -> Tensor:
-        """Average the scores of one group's query heads: (Hq, …) → (Hkv, …)."""
-        return scores.unflatten(0, (self.kv_heads, -1)).mean(1)
-
-    def column_sums(self) -> Tensor:
-        """S_j, the score of H2O and LOOK-M (Eq. 4), (Hkv, L) float32."""
-        assert self.sums is not None, "the strategy's needs() must ask for sums"
-        return self.per_kv_head(self.sums)
 
 
 @torch.no_grad()
@@ -83,7 +70,7 @@ def attention_statistics(
     heads, length, size = queries.shape
     kv_heads = keys.shape[0]
     scaling = size**-0.5 if scaling is None else scaling
-    totals = Totals(needs, queries, kv_heads)
+    totals = Totals(needs, queries)
     if totals.first < length:
         if log_sum_exp is None:
             log_sum_exp = causal_log_sum_exp(queries, keys, scaling, first=totals.first)
@@ -107,10 +94,10 @@ class _Total:
 class Totals:
     """All sums that are needed, to which attention weights are added piece by piece."""
 
-    def __init__(self, needs: Needs, queries: Tensor, kv_heads: int) -> None:
+    def __init__(self, needs: Needs, queries: Tensor) -> None:
         """Empty sums for queries (Hq, L, D)."""
         heads, self.length, _ = queries.shape
-        self.needs, self.kv_heads = needs, kv_heads
+        self.needs = needs
         wanted = {(1, max(0, self.length - w)) for w in needs.windows} | ({(1, 0)} if needs.sums else set())
         ordered = [*sorted(wanted), *([(2, 0)] if needs.squares else [])]  # the weights are squared in place at last
         self.totals = [_Total(*key, queries.new_zeros(heads, self.length, dtype=torch.float32)) for key in ordered]
@@ -135,8 +122,6 @@ class Totals:
         """The sums as strategies read them."""
         made = {(total.power, total.first): total.sums for total in self.totals}
         return Statistics(
-            self.length,
-            self.kv_heads,
             made.get((1, 0)) if self.needs.sums else None,
             made.get((2, 0)),
             {w: made[1, max(0, self.length - w)] for w in self.needs.windows},

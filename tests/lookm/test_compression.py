@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lookm import Strategy, load_strategy
+from lookm.compression import CompressedRow, Stages, compress_many
 from lookm.errors import BudgetError
-from lookm.importance import Needs, Statistics
-from lookm.sharing import CompressedRow, Stages, compress_many
-from tests.lookm.layers import Layer, budgets, layers, random_layer
+from lookm.layer import Layer
+from tests.lookm.layers import budgets, compressed, layers, random_layer
 from tests.lookm.oracle import ROWS, kept_positions, merged
 from tests.lookm.rounding import assert_close, merge_error
 
@@ -29,10 +29,6 @@ def sweeps(draw: st.DrawFn) -> list[Strategy]:
     return rows
 
 
-def _row(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return layer.queries, layer.keys, layer.values, layer.is_image
-
-
 def _equal(a: CompressedRow, b: CompressedRow) -> bool:
     return a.keys.equal(b.keys) and a.values.equal(b.values) and a.positions.equal(b.positions)
 
@@ -43,17 +39,17 @@ def test_many_at_once_equal_each_alone_bit_for_bit(
     strategies: list[Strategy], layer: Layer, dtype: torch.dtype
 ) -> None:
     layer = Layer(layer.queries.to(dtype), layer.keys.to(dtype), layer.values.to(dtype), layer.is_image)
-    together = compress_many(strategies, *_row(layer))
+    together = compress_many(strategies, layer)
     assert len(together) == len(strategies)
     for strategy, row in zip(strategies, together, strict=True):
-        assert _equal(row, strategy.compress_row(*_row(layer))), strategy
+        assert _equal(row, compressed(strategy, layer)), strategy
 
 
 @pytest.mark.parametrize("semantics", ["paper", "release"])
 def test_the_eleven_rows_together_equal_the_oracle(semantics: str) -> None:
     layer = random_layer(90, groups=2, runs=[12, 40, 8, 20], seed=5)
     strategies = [load_strategy(name, semantics=semantics) for name in ROWS]
-    for strategy, row in zip(strategies, compress_many(strategies, *_row(layer)), strict=True):
+    for strategy, row in zip(strategies, compress_many(strategies, layer), strict=True):
         expected = kept_positions(strategy.name, layer.queries, layer.keys, layer.is_image, 0.1, 0.1, semantics)
         assert row.positions.tolist() == expected
         keys, values = merged(layer.keys, layer.values, expected, ROWS[strategy.name][2], semantics)
@@ -62,14 +58,15 @@ def test_the_eleven_rows_together_equal_the_oracle(semantics: str) -> None:
 
 
 def test_what_strategies_have_in_common_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lookm import merging, sharing
+    from lookm import layer as layers_module
+    from lookm import merging
 
     calls = {}
-    for module, name in ((sharing, "attention_statistics"), (merging, "match_evicted"), (merging, "sum_evicted")):
+    for module, name in ((layers_module, "attention_statistics"), (merging, "match_evicted"), (merging, "sum_evicted")):
         calls[name] = Mock(side_effect=getattr(module, name))
         monkeypatch.setattr(module, name, calls[name])
     layer = random_layer(90, runs=[12, 40, 8, 20])
-    compress_many([load_strategy(name) for name in ROWS], *_row(layer))
+    compress_many([load_strategy(name) for name in ROWS], layer)
     counts = {name: call.call_count for name, call in calls.items()}
     # two kept sets that merge (with and without the text prior), and of each one plain and one weighted sum
     assert counts == {"attention_statistics": 1, "match_evicted": 2, "sum_evicted": 4}
@@ -86,32 +83,29 @@ def test_equal_selection_keys_choose_equally_and_merging_is_no_part_of_them() ->
 
 
 def test_nothing_is_computed_when_everything_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lookm.sharing.attention_statistics", Mock(side_effect=AssertionError))
+    monkeypatch.setattr("lookm.layer.attention_statistics", Mock(side_effect=AssertionError))
     layer = random_layer(30)
     strategies = [load_strategy("full"), load_strategy("h2o", alpha1=0.5, alpha2=0.5)]
-    for row in compress_many(strategies, *_row(layer)):
+    for row in compress_many(strategies, layer):
         assert row.keys.equal(layer.keys)
         assert row.positions.tolist() == [list(range(30))] * 2
-    assert compress_many([], *_row(layer)) == []
+    assert compress_many([], layer) == []
 
 
 def test_one_broken_promise_among_many_is_an_error() -> None:
     class Careless(Strategy):
-        def needs(self, length: int) -> Needs:
-            return Needs()
-
-        def keep(self, statistics: Statistics, is_image: Tensor) -> Tensor:
-            return torch.arange(statistics.length).expand(statistics.kv_heads, -1)
+        def keep(self, layer: Layer) -> Tensor:
+            return torch.arange(layer.length).expand(layer.kv_heads, -1)
 
     with pytest.raises(BudgetError, match="careless kept"):
-        compress_many([load_strategy("h2o"), Careless(name="careless")], *_row(random_layer(50)))
+        compress_many([load_strategy("h2o"), Careless(name="careless")], random_layer(50))
 
 
 def test_stages_collect_where_the_time_went() -> None:
     stages = Stages()
-    layer = random_layer(200, runs=[20, 150])
     for _ in range(2):
-        compress_many([load_strategy("tp_pmerge"), load_strategy("snapkv")], *_row(layer), stages=stages)
+        strategies = [load_strategy("tp_pmerge"), load_strategy("snapkv")]
+        compress_many(strategies, random_layer(200, runs=[20, 150]), stages=stages)
     assert len(stages.statistics.spans) == len(stages.choice.spans) == 2
     assert len(stages.merge.spans) == 4  # of the two kept sets apart
     for stage in (stages.statistics, stages.choice, stages.merge):

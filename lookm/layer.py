@@ -1,0 +1,106 @@
+"""One prompt in one layer, as strategies read it: states, attention statistics, and what earlier layers left."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from lookm.statistics import Needs, Statistics, attention_statistics
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Layer:
+    """One prompt in one layer, just after its attention; padding is left out.
+
+    Attributes:
+        queries: (Hq, L, D), after the rotary embedding, any floating dtype.
+        keys: (Hkv, L, D), after the rotary embedding; query head h belongs to key/value head h // (Hq / Hkv).
+        values: (Hkv, L, Dv).
+        is_image: (L,) bool, on the same device; the same tensor in every layer of a prompt, so that what is read from
+            it on the host is read once.
+        scaling: factor on Q Kᵀ; None becomes 1 / √D.
+        index: which layer, from 0.
+        n_layers: how many there are.
+        log_sum_exp: log Σ_j exp(scaling · q_i · k_j) over the keys that query i sees, (Hq, L) float32, where the
+            attention kernel computed it.
+        statistics: the sums made so far: beside the attention, or by `make_statistics`.
+        memory: one prompt's, handed from layer to layer: what `remember` puts there.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    is_image: Tensor
+    scaling: float | None = None
+    index: int = 0
+    n_layers: int = 1
+    log_sum_exp: Tensor | None = None
+    statistics: Statistics | None = None
+    memory: dict[Hashable, dict[int, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.scaling is None:
+            self.scaling = self.queries.shape[-1] ** -0.5
+        self._shared: dict[Hashable, Any] = {}
+
+    @property
+    def length(self) -> int:
+        """Prompt tokens L."""
+        return self.keys.shape[1]
+
+    @property
+    def kv_heads(self) -> int:
+        """Key/value heads Hkv."""
+        return self.keys.shape[0]
+
+    def make_statistics(self, needs: Needs) -> None:
+        """Make the sums, unless they were made beside the attention."""
+        if self.statistics is None:
+            self.statistics = attention_statistics(
+                self.queries, self.keys, needs, scaling=self.scaling, log_sum_exp=self.log_sum_exp
+            )
+
+    @property
+    def sums(self) -> Tensor:
+        """S_j = Σ_i A[i, j], (Hq, L) float32; `Needs(sums=True)`."""
+        assert self.statistics is not None
+        assert self.statistics.sums is not None, "the strategy's needs() must ask for sums"
+        return self.statistics.sums
+
+    @property
+    def squares(self) -> Tensor:
+        """Σ_i A[i, j]², (Hq, L) float32; `Needs(squares=True)`."""
+        assert self.statistics is not None
+        assert self.statistics.squares is not None, "the strategy's needs() must ask for squares"
+        return self.statistics.squares
+
+    def window(self, w: int) -> Tensor:
+        """W_j(w) = Σ A[i, j] over the last w queries, (Hq, L) float32; `Needs(windows=frozenset({w}))`."""
+        assert self.statistics is not None
+        return self.statistics.windows[w]
+
+    def per_kv_head(self, scores: Tensor) -> Tensor:
+        """Average the scores of one group's query heads: (Hq, …) → (Hkv, …)."""
+        return scores.unflatten(0, (self.kv_heads, -1)).mean(1)
+
+    def column_sums(self) -> Tensor:
+        """S_j, the score of H2O and LOOK-M (Eq. 4), (Hkv, L) float32."""
+        return self.shared("column sums", lambda: self.per_kv_head(self.sums))
+
+    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, called once for all strategies that ask for `key` of this prompt in this layer."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
+
+    def remember(self, key: Hashable, value: Any) -> None:
+        """Leave a value of this layer for later ones; strategies that choose equal keys share it."""
+        self.memory.setdefault(key, {})[self.index] = value
+
+    def earlier(self, key: Hashable, n: int) -> list[Any]:
+        """What the n layers before this one left under `key`, the nearest last; fewer where there are fewer."""
+        left = self.memory.get(key, {})
+        return [left[index] for index in range(self.index - n, self.index) if index in left]
