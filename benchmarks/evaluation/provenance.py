@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.milebench.annotation import digest as digest
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow", "hydra-core", "rouge-score")
+_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow", "hydra-core")
 _SAMPLED = 1 << 20  # bytes read at the beginning, middle and end of a large file
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
