@@ -89,21 +89,26 @@ def run_job(config: DictConfig) -> float:
     Raises:
         LookmError: in a sweep, for wrong input; on its own, the job ends the program with its line instead.
     """
-    # Torch and transformers take seconds to import; --help and misspelt keys need neither.
-    from benchmarks.evaluation.runner import run
+    # What takes time to import comes when it is needed: --help and wrong values need none of it.
     from benchmarks.evaluation.settings import read_settings
-    from benchmarks.run_table import job_line, run_table
 
     hydra = HydraConfig.get()
     sweeping = hydra.mode == RunMode.MULTIRUN
     try:
         settings = read_settings(config, hydra.runtime.choices)
-        outcome = jobs().outcome(settings) if sweeping else run(settings)
+        if sweeping:
+            outcome = jobs().outcome(settings)
+        else:
+            from benchmarks.evaluation.runner import run
+
+            outcome = run(settings)
     except Exception as error:
         if sweeping or not is_expected(error):
             raise
         raise SystemExit(complain(error)) from None
     if leads():
+        from benchmarks.run_table import job_line, run_table
+
         table = job_line(outcome.summary, outcome.computed) if sweeping else f"\n{run_table(outcome.summary)}"
         print(painted(table, sys.stdout), flush=True)
     if outcome.failed and not sweeping:

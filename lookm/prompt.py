@@ -1,13 +1,18 @@
 """Where the tokens of a prompt batch lie: padding, text, images."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
-from transformers import PretrainedConfig
 
 from lookm.errors import LookmError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 IMAGE_TOKEN_FIELDS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
 

@@ -7,7 +7,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks.evaluation.group import Group
 from benchmarks.evaluation.interruption import Interruption
 from benchmarks.evaluation.opened import Material, OpenRun, read_material
 from benchmarks.evaluation.ranks import Pending, Stage
@@ -59,6 +58,8 @@ def _share(
         run.pending = pending[str(run.settings.folder)]
     if not runs:
         return None
+    from benchmarks.evaluation.group import Group  # with it come torch and transformers
+
     backbone = load(settings[0])
     with hold_all([run.folder for run in runs]), Interruption() as interruption:
         Group(runs, backbone, interruption, stage.ranks).ask()

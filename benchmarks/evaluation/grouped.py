@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks.evaluation.following import follow, gather
-from benchmarks.evaluation.group import Group
 from benchmarks.evaluation.interruption import Interruption
 from benchmarks.evaluation.loading import load_backbone
 from benchmarks.evaluation.opened import OpenRun, Outcome, open_run, read_material
@@ -124,6 +123,8 @@ def _lead(settings: Sequence[Settings], load: Loader, wait: bool, stage: Stage) 
 
 def _complete(runs: Sequence[OpenRun], load: Loader, wait: bool, stage: Stage) -> None:
     """Asks what runs miss; what goes wrong is in their `error`."""
+    from benchmarks.evaluation.group import Group  # with it come torch and transformers
+
     try:
         backbone = load(runs[0].settings)
         with hold_all([run.folder for run in runs], wait=wait):

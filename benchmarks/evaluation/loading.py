@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from benchmarks.evaluation.provenance import weights_digest
@@ -37,11 +36,7 @@ _loaded: dict[str, Backbone] = {}
 def weights_fingerprint(settings: Settings) -> str | None:
     """Fingerprint of the model's weights; None where they are not on this machine, or made up.
 
-    They are in the model's `path`, a folder or a repository's copy in the Hugging Face cache; without one they are in
-    what its loader's module calls SHIPPED.
+    They are in the model's `path`, a folder or a repository's copy in the Hugging Face cache, or shipped.
     """
     folder = weights_folder(settings.model_config)
-    if settings.model_config.get("path") is None:
-        module = import_module(str(settings.model_config["_target_"]).rpartition(".")[0])
-        folder = getattr(module, "SHIPPED", None)
     return None if folder is None else weights_digest(folder)

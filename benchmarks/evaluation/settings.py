@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,8 +20,9 @@ from benchmarks.evaluation.selection import SUBSETS
 from benchmarks.milebench import datasets_of
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
-from lookm.registry import build_strategy
-from lookm.strategy import Strategy
+
+if TYPE_CHECKING:
+    from lookm.strategy import Strategy
 
 SEMANTICS = ("paper", "release")
 DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
@@ -140,20 +141,24 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
     if not isinstance(config.overwrite, bool):
         raise LookmError(f"overwrite must be true or false, not {config.overwrite!r}")
     dtype = _one_of("dtype", config.dtype, ("auto", *DTYPES))
-    device = _device(str(config.device))
+    device = _device_name(str(config.device))
     groups = {group: _fields(config, group) for group in ("model", "benchmark", "strategy")}
     benchmark = construct(groups["benchmark"])
+    datasets = select_datasets(benchmark, config.datasets, config.task)
+    # Last what needs torch, whose import takes a second: wrong values above are refused without it.
+    from lookm.registry import build_strategy
+
+    fields = {**groups["strategy"], "alpha1": alpha1, "alpha2": alpha2, "semantics": semantics}
+    strategy = build_strategy(choices["strategy"], fields)
+    device = _device(device)
     return Settings(
         model=choices["model"],
         model_config=groups["model"],
         benchmark=benchmark,
         benchmark_config=groups["benchmark"],
-        strategy=build_strategy(
-            choices["strategy"],
-            {**groups["strategy"], "alpha1": alpha1, "alpha2": alpha2, "semantics": semantics},
-        ),
+        strategy=strategy,
         strategy_config=groups["strategy"],
-        datasets=_without_missing(benchmark, select_datasets(benchmark, config.datasets, config.task), config.datasets),
+        datasets=_without_missing(benchmark, datasets, config.datasets),
         limit=limit,
         subset=subset,
         seed=seed,
@@ -239,10 +244,16 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     return str(value)
 
 
-def _device(name: str) -> str:
+def _device_name(name: str) -> str:
     kind, _, index = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
         raise LookmError(f"unknown device {name!r}; choose one of auto, cpu, cuda, cuda:0 …")
+    return name
+
+
+def _device(name: str) -> str:
+    """The device of this name on this machine; `auto` is the first CUDA device, or else the CPU."""
+    kind, _, index = name.partition(":")
     if kind == "cpu":
         return name
     import torch

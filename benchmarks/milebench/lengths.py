@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from benchmarks.evaluation.settings import CONFIGS
 from benchmarks.evaluation.truncation import GROUPS, truncation_group
 from benchmarks.milebench.prompts import PLACEHOLDER, build_prompt
 from lookm.errors import LookmError
+from lookm.models.source import weights_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,7 +77,7 @@ def read_measure(
         LookmError: unknown model, a tokenizer that is not on this disk, or a number that nobody knows.
     """
     fields = _fields(model)
-    folder = _folder(model, fields)
+    folder = weights_folder(fields)
     source = folder if tokenizer is None else _stand_in(tokenizer)
     if source is None:
         raise LookmError(
@@ -135,20 +135,8 @@ def _fields(model: str) -> dict[str, Any]:
     return {str(key): value for key, value in fields.items()}
 
 
-def _folder(model: str, fields: Mapping[str, Any]) -> Path | None:
-    """The folder of the model's files; None where they are not on this disk."""
-    if fields.get("path") is None:
-        from importlib import import_module
-
-        shipped = getattr(import_module(str(fields["_target_"]).rpartition(".")[0]), "SHIPPED", None)
-        return None if shipped is None else Path(shipped)
-    from lookm.models.source import weights_folder
-
-    return weights_folder(fields)
-
-
 def _stand_in(tokenizer: str) -> Path:
-    folder = _folder(tokenizer, _fields(tokenizer)) if tokenizer in model_names() else Path(tokenizer)
+    folder = weights_folder(_fields(tokenizer)) if tokenizer in model_names() else Path(tokenizer)
     if folder is None or not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         known = ", ".join(model_names())
         raise LookmError(

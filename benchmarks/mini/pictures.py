@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from benchmarks.mini.words import COLOURS
 
@@ -109,6 +108,8 @@ class DigitPool:
 @cache
 def digit_pool(split: Split) -> DigitPool:
     """The digits with an index divisible by five for `eval`, all others for `train`."""
+    from sklearn.datasets import load_digits  # it takes seconds to import
+
     data = load_digits()
     held_out = np.arange(len(data.target)) % _HELD_OUT == 0
     chosen = held_out if split == "eval" else ~held_out

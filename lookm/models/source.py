@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,15 @@ def weights_folder(config: Mapping[str, Any]) -> Path | None:
     """The folder that holds a model's weights; None where there is none yet, or the weights are made up.
 
     Args:
-        config: fields of a model's YAML: `path`, and if there are any `revision` and `weights`.
+        config: fields of a model's YAML: `path`, and if there are any `revision` and `weights`. Without a path it is
+            what the module of its `_target_` calls SHIPPED.
     """
     path = config.get("path")
-    if path is None or config.get("weights") == "random":
+    if config.get("weights") == "random":
         return None
+    if path is None:
+        module = str(config.get("_target_", "")).rpartition(".")[0]
+        return getattr(import_module(module), "SHIPPED", None) if module else None
     local = Path(path).expanduser()
     return local if local.is_dir() else _snapshot(str(path), config.get("revision"))
 

@@ -1,12 +1,14 @@
 """The tiny LLaVA that is shipped with the repository, trained on MileBench-mini by `scripts/train_tiny.py`."""
 
-from pathlib import Path
+from __future__ import annotations
 
-import torch
-from transformers import AutoTokenizer, CLIPImageProcessorPil, LlavaForConditionalGeneration
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lookm.errors import LookmError
-from lookm.models.backbone import Backbone
+
+if TYPE_CHECKING:
+    from lookm.models.backbone import Backbone
 
 ANSWER = "ANSWER:"
 TEMPLATE = "{question}" + ANSWER
@@ -37,6 +39,11 @@ def load_tiny(
     Raises:
         LookmError: the folder holds no model, or `dtype` is none.
     """
+    import torch  # SHIPPED is asked for where nothing is loaded
+    from transformers import AutoTokenizer, CLIPImageProcessorPil, LlavaForConditionalGeneration
+
+    from lookm.models.backbone import Backbone
+
     folder = SHIPPED if path is None else Path(path)
     if not (folder / "config.json").is_file():
         raise LookmError(f"no model in {folder}: train one with `python -m scripts.train_tiny --output {folder}`")
