@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from lookm.errors import LookmError
+from lookm.models.family import family_of
 from lookm.strategy import Strategy
 
 
@@ -82,13 +82,8 @@ def architecture_of(model_config: Mapping[str, Any]) -> Architecture:
     Raises:
         LookmError: a model whose module has no `full_size`.
     """
-    module = import_module(str(model_config["_target_"]).rpartition(".")[0])
-    if not hasattr(module, "full_size"):
-        raise LookmError(
-            f"{module.__name__} does not say how large its model is (full_size), so nothing can be estimated"
-        )
-    sized = [model_config["size"]] if "size" in model_config else []
-    return read_architecture(module.full_size(*sized), module, model_config)
+    family = family_of(model_config)
+    return read_architecture(family.full_size(), import_module(type(family).__module__), model_config)
 
 
 def read_architecture(config: Any, module: Any, model_config: Mapping[str, Any]) -> Architecture:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from transformers import LlamaConfig, PreTrainedConfig
+from transformers import LlamaConfig
+from transformers.image_processing_utils import BaseImageProcessor
 
-from lookm.errors import LookmError
-from lookm.models.backbone import Backbone, ImageShape
-from lookm.models.clip import clip_processor, mean_colour
+from lookm.models.backbone import ImageShape
+from lookm.models.family import Family
 from lookm.models.intern_vit import InternViT, InternViTConfig
-from lookm.models.loading import Layout, load
-from lookm.models.source import Source
-from lookm.models.templates import template_text
+from lookm.models.parts import IMAGENET_MEAN, IMAGENET_STD, VICUNA, clip_processor, mean_colour
 from lookm.models.vision_llama import (
     LLAMA_KEYS,
     LLAMA_UNNEEDED,
     VisionLlama,
     VisionLlamaConfig,
     layers_used,
+    require,
     text_config,
 )
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 SIDE = 336
 """Pixels per side of the images; the tower's position embedding was made for 224."""
 
@@ -55,85 +53,39 @@ class InternVLChat(VisionLlama):
         )
 
 
-def load_internvl(
-    *, template: str, label: str, batch_size: int, max_context_len: int, max_new_tokens: int, **source: Any
-) -> Backbone:
-    """Loads an InternVL-Chat of 2023 from its original checkpoint.
+@dataclass(frozen=True)
+class InternVLChatFamily(Family):
+    """The original checkpoint of 2023, whose `config.json` names its vision tower; a `vision_config` replaces that."""
 
-    Args:
-        template: name of the conversation template.
-        label: what tables call the model.
-        batch_size: prompts per `generate` call.
-        max_context_len: longest prompt in tokens, template not counted.
-        max_new_tokens: longest answer in tokens.
-        **source: the fields of `Source`.
+    model_class = InternVLChat
+    model_type = "llava"
+    key_map = LLAMA_KEYS | _KEYS
+    unneeded = (*LLAMA_UNNEEDED, r"^vision_tower\.layers\.")
+    background = mean_colour(IMAGENET_MEAN)
 
-    Raises:
-        LookmError: weights missing or not fitting, or a field with a wrong value.
-    """
-    text = template_text(template)
-    origin = Source(**source)
-    model, tokenizer = load(LAYOUT, full_size(), origin)
-    return Backbone(
-        name=origin.name,
-        model=model,
-        tokenizer=tokenizer,
-        image_processor=clip_processor(SIDE, IMAGENET_MEAN, IMAGENET_STD),
-        template=text,
-        n_tokens_per_image=image_shape(model.config).tokens,
-        max_context_len=max_context_len,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        label=origin.labelled(label),
-        background=mean_colour(IMAGENET_MEAN),
-    )
+    def full_size(self) -> InternVLChatConfig:
+        """The configuration of `OpenGVLab/InternVL-Chat-ViT-6B-Vicuna-7B`: 45 of InternViT's layers."""
+        text = LlamaConfig(
+            vocab_size=32000,
+            max_position_embeddings=4096,
+            rms_norm_eps=1e-5,
+            tie_word_embeddings=False,
+            **VICUNA["7b"],
+        )
+        return InternVLChatConfig(text_config=text, vision_config=InternViTConfig(num_hidden_layers=45))
 
+    def image_shape(self, config: Any) -> ImageShape:
+        patches = (SIDE // config.vision_config.patch_size) ** 2
+        return ImageShape(patches, patches + 1)
 
-def image_shape(config: PreTrainedConfig) -> ImageShape:
-    """What an image is to the model of that configuration."""
-    vision: Any = config.vision_config
-    patches = (SIDE // vision.patch_size) ** 2
-    return ImageShape(patches, patches + 1)
+    def image_processor(self, config: Any) -> BaseImageProcessor:
+        return clip_processor(SIDE, IMAGENET_MEAN, IMAGENET_STD)
 
-
-def full_size() -> InternVLChatConfig:
-    """The configuration of `OpenGVLab/InternVL-Chat-ViT-6B-Vicuna-7B`."""
-    text = LlamaConfig(
-        vocab_size=32000,
-        hidden_size=4096,
-        intermediate_size=11008,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=32,
-        max_position_embeddings=4096,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=False,
-    )
-    return InternVLChatConfig(
-        text_config=text,
-        vision_config=InternViTConfig(num_hidden_layers=layers_used({"mm_vision_select_layer": -4}, _TOWER_LAYERS)),
-    )
-
-
-def _read_config(fields: dict[str, Any]) -> InternVLChatConfig:
-    """The configuration of a checkpoint; a `vision_config` in it replaces the tower that is only named."""
-    for name, wanted in (("mm_projector_type", "mlp2x_gelu"), ("mm_vision_select_feature", "patch")):
-        if fields[name] != wanted:
-            raise LookmError(f"{name} is {fields[name]!r}; only InternVL-Chat with {wanted!r} can be read")
-    if "vision_config" in fields:
-        vision = {name: value for name, value in fields["vision_config"].items() if hasattr(InternViTConfig, name)}
-    elif str(fields["mm_vision_tower"]).endswith(_TOWER.partition("/")[2]):
-        vision = {"num_hidden_layers": _TOWER_LAYERS}
-    else:
-        raise LookmError(f"mm_vision_tower is {fields['mm_vision_tower']!r}; only {_TOWER} can be read")
-    vision["num_hidden_layers"] = layers_used(fields, vision["num_hidden_layers"])
-    return InternVLChatConfig(text_config=text_config(fields), vision_config=InternViTConfig(**vision))
-
-
-LAYOUT = Layout(
-    InternVLChat,
-    "llava",
-    _read_config,
-    key_map={**LLAMA_KEYS, **_KEYS},
-    unneeded=(*LLAMA_UNNEEDED, r"^vision_tower\.layers\."),
-)
+    def read_config(self, config: dict[str, Any]) -> InternVLChatConfig:
+        require(config, mm_projector_type="mlp2x_gelu", mm_vision_select_feature="patch")
+        if "vision_config" not in config:
+            require(config, mm_vision_tower=_TOWER)
+        given = config.get("vision_config", {"num_hidden_layers": _TOWER_LAYERS})
+        vision = {name: value for name, value in given.items() if hasattr(InternViTConfig, name)}
+        vision["num_hidden_layers"] = layers_used(config, vision["num_hidden_layers"])
+        return InternVLChatConfig(text_config=text_config(config), vision_config=InternViTConfig(**vision))

@@ -12,20 +12,11 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, SiglipImageProcessorPil
+from transformers.image_processing_utils import BaseImageProcessor
 
 from lookm.models.backbone import Backbone, EncodedImages, ImageShape
-from lookm.models.clip import mean_colour
-from lookm.models.loading import Layout, load
-from lookm.models.source import Source
-from lookm.models.templates import template_text
-
-_HALF = (0.5, 0.5, 0.5)
-LAYOUT = Layout(
-    LlavaOnevisionForConditionalGeneration,
-    "llava_onevision",
-    LlavaOnevisionConfig.from_dict,
-    unneeded=(r"vision_model\.(head|post_layernorm)\.", r"embeddings\.position_ids$"),
-)
+from lookm.models.family import Family
+from lookm.models.parts import QWEN2_7B, mean_colour
 
 
 @dataclass(frozen=True)
@@ -42,83 +33,44 @@ class OnevisionBackbone(Backbone):
         return EncodedImages(tensors, (self.most_image_tokens,) * len(pictures))
 
 
-def load_llava_onevision(
-    *, template: str, label: str, batch_size: int, max_context_len: int, max_new_tokens: int, **source: Any
-) -> Backbone:
-    """Loads a LLaVA-OneVision.
+@dataclass(frozen=True)
+class OnevisionFamily(Family):
+    """Qwen2 with SigLIP's eyes."""
 
-    Args:
-        template: name of the conversation template.
-        label: what tables call the model.
-        batch_size: prompts per `generate` call.
-        max_context_len: longest prompt in tokens, template not counted.
-        max_new_tokens: longest answer in tokens.
-        **source: the fields of `Source`.
+    model_class = LlavaOnevisionForConditionalGeneration
+    model_type = "llava_onevision"
+    unneeded = (r"vision_model\.(head|post_layernorm)\.", r"embeddings\.position_ids$")
+    backbone_class = OnevisionBackbone
+    background = mean_colour((0.5, 0.5, 0.5))
 
-    Raises:
-        LookmError: weights missing or not fitting, or a field with a wrong value.
-    """
-    text = template_text(template)
-    origin = Source(**source)
-    model, tokenizer = load(LAYOUT, full_size(), origin)
-    vision: Any = model.config.vision_config
-    side = vision.image_size
-    return OnevisionBackbone(
-        name=origin.name,
-        model=model,
-        tokenizer=tokenizer,
-        image_processor=SiglipImageProcessorPil(size={"height": side, "width": side}, resample=3),
-        template=text,
-        n_tokens_per_image=image_shape(model.config).tokens,
-        max_context_len=max_context_len,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        label=origin.labelled(label),
-        background=mean_colour(_HALF),
-    )
+    def full_size(self) -> LlavaOnevisionConfig:
+        """The configuration of `llava-hf/llava-onevision-qwen2-7b-ov-hf`."""
+        positions = {"rope_type": "default", "rope_theta": 1e6}
+        text = QWEN2_7B | {"model_type": "qwen2", "vocab_size": 152128, "max_position_embeddings": 32768}
+        return LlavaOnevisionConfig(
+            text_config=text | {"rope_parameters": positions},
+            vision_config={
+                "model_type": "siglip_vision_model",
+                "hidden_size": 1152,
+                "intermediate_size": 4304,
+                "num_hidden_layers": 26,
+                "num_attention_heads": 16,
+                "image_size": 384,
+                "patch_size": 14,
+                "vision_use_head": False,
+            },
+            image_token_index=151646,
+            video_token_index=151647,
+            vision_feature_layer=-1,
+            vision_feature_select_strategy="full",
+            vision_aspect_ratio="anyres_max_9",
+            tie_word_embeddings=False,
+        )
 
+    def image_shape(self, config: Any) -> ImageShape:
+        patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+        return ImageShape(patches + 1, patches)
 
-def image_shape(config: LlavaOnevisionConfig) -> ImageShape:
-    """What an image is to the model of that configuration."""
-    vision: Any = config.vision_config
-    patches = (vision.image_size // vision.patch_size) ** 2
-    return ImageShape(patches + 1, patches)
-
-
-def full_size() -> LlavaOnevisionConfig:
-    """The configuration of `llava-hf/llava-onevision-qwen2-7b-ov-hf`."""
-    text = {
-        "model_type": "qwen2",
-        "vocab_size": 152128,
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-        "tie_word_embeddings": False,
-        "bos_token_id": 151643,
-        "eos_token_id": 151645,
-    }
-    vision = {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_hidden_layers": 26,
-        "num_attention_heads": 16,
-        "image_size": 384,
-        "patch_size": 14,
-        "vision_use_head": False,
-    }
-    return LlavaOnevisionConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_index=151646,
-        video_token_index=151647,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-        vision_aspect_ratio="anyres_max_9",
-        tie_word_embeddings=False,
-    )
+    def image_processor(self, config: Any) -> BaseImageProcessor:
+        side = config.vision_config.image_size
+        return SiglipImageProcessorPil(size={"height": side, "width": side}, resample=3)

@@ -6,12 +6,11 @@ import importlib.util
 import json
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,10 +19,10 @@ from transformers.utils import logging
 
 from lookm.errors import LookmError
 from lookm.models.byte_tokenizer import byte_tokenizer
+from lookm.models.family import Family
 from lookm.models.sentencepiece import load_sentencepiece
 from lookm.models.source import Source, find_folder, uses_bin
 
-Model = TypeVar("Model", bound=PreTrainedModel)
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, EOFError, SafetensorError, UnpicklingError)
 NAMED = 4
 """So many tensors are named in a message; the rest is counted."""
@@ -31,69 +30,50 @@ KEPT_IN_FULL = ("vision_tower", "visual", "multi_modal_projector", "projector", 
 """Parts that `quantization` leaves in `dtype`."""
 
 
-@dataclass(frozen=True)
-class Layout(Generic[Model]):
-    """How a kind of checkpoint is read.
-
-    Attributes:
-        model_class: the model's class.
-        model_type: what the checkpoint's `config.json` calls itself.
-        config: makes the model's configuration of the fields of `config.json`.
-        key_map: regular expressions for the checkpoint's tensor names → what the model calls them.
-        unneeded: regular expressions for tensors that may be there though the model has no use for them.
-    """
-
-    model_class: type[Model]
-    model_type: str
-    config: Callable[[dict[str, Any]], PreTrainedConfig]
-    key_map: Mapping[str, str] | None = None
-    unneeded: tuple[str, ...] = ()
-
-
-def load(layout: Layout[Model], full_size: PreTrainedConfig, source: Source) -> tuple[Model, PreTrainedTokenizerBase]:
+def load(family: Family, source: Source) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model of a source and its tokenizer; the model answers greedily.
 
     Args:
-        layout: how the checkpoint is read.
-        full_size: the architecture that `weights=random` builds.
+        family: what kind of checkpoint it is, and the architecture that `weights=random` builds.
         source: where the weights are.
 
     Raises:
         LookmError: weights missing, not fitting or unreadable, or packages missing.
     """
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     if source.weights == "random":
-        model, tokenizer = random_model(layout.model_class, full_size, source), byte_tokenizer()
+        model, tokenizer = random_model(family.model_class, family.full_size(), source), byte_tokenizer()
     else:
         folder = find_folder(source)
         fields = read_config(folder)
-        if fields.get("model_type") != layout.model_type:
+        if fields.get("model_type") != family.model_type:
             raise LookmError(
                 f"{folder} holds a model of type {fields.get('model_type')!r}, but {source.name} is read from type "
-                f"{layout.model_type!r}; give another model.path"
+                f"{family.model_type!r}; give another model.path"
             )
         tokenizer = read_tokenizer(folder)
-        model = read_model(layout, _config(layout, fields, folder), folder, source)
+        model = read_model(family, _config(family, fields, folder), folder, source)
     model.requires_grad_(False)
     answer_greedily(model, tokenizer)
     return model, tokenizer
 
 
-def _config(layout: Layout[Any], fields: dict[str, Any], folder: Path) -> PreTrainedConfig:
+def _config(family: Family, fields: dict[str, Any], folder: Path) -> PreTrainedConfig:
     try:
-        return layout.config(fields)
+        return family.read_config(fields)
     except (KeyError, TypeError, ValueError) as error:
         raise LookmError(f"{folder / 'config.json'} does not fit: {' '.join(str(error).split())[:300]}") from None
 
 
-def read_model(layout: Layout[Model], config: PreTrainedConfig, folder: Path, source: Source) -> Model:
+def read_model(family: Family, config: PreTrainedConfig, folder: Path, source: Source) -> PreTrainedModel:
     """Builds a model without memory and lets its parameters be the tensors of the folder's files.
 
     Safetensors files are mapped into memory, so that nothing is held twice: in their own dtype on the CPU not even
     once before it is used. Only other dtypes and devices make a copy, tensor by tensor.
 
     Args:
-        layout: class and tensor names.
+        family: class and tensor names.
         config: the model's configuration.
         folder: complete, as `find_folder` checks it.
         source: device, dtype and the like.
@@ -108,11 +88,11 @@ def read_model(layout: Layout[Model], config: PreTrainedConfig, folder: Path, so
     placement = _placement(source)
     try:
         with _quiet():
-            loaded: Any = layout.model_class.from_pretrained(
+            loaded: Any = family.model_class.from_pretrained(
                 folder,
                 config=config,
                 dtype=getattr(torch, source.dtype),
-                key_mapping=None if layout.key_map is None else dict(layout.key_map),
+                key_mapping=None if family.key_map is None else dict(family.key_map),
                 use_safetensors=not (source.bin_weights and uses_bin(folder)),
                 weights_only=True,
                 local_files_only=True,
@@ -123,20 +103,20 @@ def read_model(layout: Layout[Model], config: PreTrainedConfig, folder: Path, so
     except _UNREADABLE as error:
         raise LookmError(f"the weights in {folder} cannot be read: {' '.join(str(error).split())[:300]}") from None
     model, found = loaded
-    _check_tensors(folder, found, layout.unneeded)
+    _check_tensors(folder, found, family.unneeded)
     if not placement:
         model = model.to(source.device)
-    checked: Model = model.eval()
-    return checked
+    evaluated: PreTrainedModel = model.eval()
+    return evaluated
 
 
-def random_model(model_class: type[Model], config: PreTrainedConfig, source: Source) -> Model:
+def random_model(model_class: type[PreTrainedModel], config: PreTrainedConfig, source: Source) -> PreTrainedModel:
     """The architecture at full size with made-up weights, the same for the same seed, dtype and kind of device."""
     device = torch.device(source.device)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), device, _quiet():
         torch.manual_seed(source.seed)
-        model: Model = model_class._from_config(config, dtype=getattr(torch, source.dtype))
+        model: PreTrainedModel = model_class._from_config(config, dtype=getattr(torch, source.dtype))
     return model.eval()
 
 

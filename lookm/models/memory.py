@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from transformers import PreTrainedModel
 from lookm.blocks import GPU_ELEMENTS
 from lookm.memory import cache_token_bytes
 from lookm.models.backbone import ImageShape
+from lookm.models.family import family_of
 from lookm.models.loading import KEPT_IN_FULL
 from lookm.strategy import Strategy
 
@@ -54,14 +54,16 @@ def blueprint(fields: Mapping[str, Any]) -> tuple[PreTrainedModel, ImageShape]:
     """A backbone at full size without memory (on the meta device), and what an image is to it.
 
     Args:
-        fields: of a model's YAML; its loader's module has `LAYOUT`, `full_size` and `image_shape`.
+        fields: of a model's YAML.
+
+    Raises:
+        LookmError: the model belongs to no family.
     """
-    module = import_module(str(fields["_target_"]).rpartition(".")[0])
-    config = module.full_size(*([fields["size"]] if "size" in fields else []))
-    capped = [fields["max_image_tokens"]] if "max_image_tokens" in fields else []
+    family = family_of(fields)
+    config = family.full_size()
     with torch.device("meta"):
-        model: PreTrainedModel = module.LAYOUT.model_class._from_config(config, dtype=torch.bfloat16)
-    return model, module.image_shape(config, *capped)
+        model: PreTrainedModel = family.model_class._from_config(config, dtype=torch.bfloat16)
+    return model, family.image_shape(config)
 
 
 def weight_bytes(model: nn.Module, dtype: torch.dtype, quantization: str | None = None) -> int:

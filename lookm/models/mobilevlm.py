@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, PreTrainedConfig
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig
+from transformers.image_processing_utils import BaseImageProcessor
 
-from lookm.errors import LookmError
-from lookm.models.backbone import Backbone, ImageShape
-from lookm.models.clip import clip_processor, mean_colour, vit_l_14_336
-from lookm.models.ldpnet import GRID, LDPNetV2
-from lookm.models.loading import Layout, load
-from lookm.models.source import Source
-from lookm.models.templates import template_text
+from lookm.models.backbone import ImageShape
+from lookm.models.family import Family
+from lookm.models.parts import clip_processor, mean_colour, vit_l_14_336
 from lookm.models.vision_llama import (
     LLAMA_KEYS,
     LLAMA_UNNEEDED,
     VisionLlama,
     VisionLlamaConfig,
     layers_used,
+    require,
     text_config,
 )
 
+GRID = 12
+"""Tokens per side after pooling: 144 per image."""
 _KEYS = {
     r"^model\.vision_tower\.vision_tower\.": "vision_tower.clip.",
     r"^model\.mm_projector\.mlp\.mlp\.0\.": "projector.first.",
@@ -52,6 +55,31 @@ class ClipTower(nn.Module):
         return features
 
 
+class LDPNetV2(nn.Module):
+    """Linear–GELU–Linear, average pooling to 12 × 12 tokens, and a depthwise 3 × 3 convolution with a residual.
+
+    Source: MobileVLM V2, section 3.3.
+
+    Args:
+        width: of the vision tower's features.
+        text_width: of the language model's embeddings.
+    """
+
+    def __init__(self, width: int, text_width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, text_width)
+        self.second = nn.Linear(text_width, text_width)
+        self.positional = nn.Conv2d(text_width, text_width, 3, padding=1, groups=text_width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, P, C) of a square grid of P patches → (N, 144, text_width)."""
+        tokens = self.second(F.gelu(self.first(features)))
+        side = math.isqrt(tokens.shape[1])
+        grid = tokens.transpose(1, 2).unflatten(2, (side, side))  # (N, C, side, side)
+        pooled = F.adaptive_avg_pool2d(grid, GRID)
+        return (pooled + self.positional(pooled)).flatten(2).transpose(1, 2)
+
+
 class MobileVLM(VisionLlama):
     """MobileLLaMA with CLIP's eyes."""
 
@@ -64,85 +92,41 @@ class MobileVLM(VisionLlama):
         self.projector = LDPNetV2(config.vision_config.hidden_size, config.text_config.hidden_size)
 
 
-def load_mobilevlm(
-    *, template: str, label: str, batch_size: int, max_context_len: int, max_new_tokens: int, **source: Any
-) -> Backbone:
-    """Loads a MobileVLM V2 from its original checkpoint.
+@dataclass(frozen=True)
+class MobileVLMFamily(Family):
+    """The original checkpoint, whose `config.json` names its vision tower; a `vision_config` in it replaces that."""
 
-    Args:
-        template: name of the conversation template.
-        label: what tables call the model.
-        batch_size: prompts per `generate` call.
-        max_context_len: longest prompt in tokens, template not counted.
-        max_new_tokens: longest answer in tokens.
-        **source: the fields of `Source`.
+    model_class = MobileVLM
+    model_type = "mobilevlm"
+    key_map = LLAMA_KEYS | _KEYS
+    unneeded = (*LLAMA_UNNEEDED, r"^vision_tower\.clip\.(vision_model\.)?encoder\.layers\.")
+    background = mean_colour()
 
-    Raises:
-        LookmError: weights missing or not fitting, or a field with a wrong value.
-    """
-    text = template_text(template)
-    origin = Source(**source)
-    model, tokenizer = load(LAYOUT, full_size(), origin)
-    return Backbone(
-        name=origin.name,
-        model=model,
-        tokenizer=tokenizer,
-        image_processor=clip_processor(model.config.vision_config.image_size),
-        template=text,
-        n_tokens_per_image=image_shape(model.config).tokens,
-        max_context_len=max_context_len,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        label=origin.labelled(label),
-        background=mean_colour(),
-    )
+    def full_size(self) -> MobileVLMConfig:
+        """The configuration of `mtgv/MobileVLM_V2-3B`: MobileLLaMA 2.7B, head size 80, 23 of CLIP's layers."""
+        text = LlamaConfig(
+            vocab_size=32000,
+            hidden_size=2560,
+            intermediate_size=6912,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=32,
+            max_position_embeddings=2048,
+            rms_norm_eps=1e-6,
+            tie_word_embeddings=False,
+        )
+        return MobileVLMConfig(text_config=text, vision_config=vit_l_14_336(layers=23))
 
+    def image_shape(self, config: Any) -> ImageShape:
+        return ImageShape(GRID**2, (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1)
 
-def image_shape(config: PreTrainedConfig) -> ImageShape:
-    """What an image is to the model of that configuration."""
-    vision: Any = config.vision_config
-    return ImageShape(GRID**2, (vision.image_size // vision.patch_size) ** 2 + 1)
+    def image_processor(self, config: Any) -> BaseImageProcessor:
+        return clip_processor(config.vision_config.image_size)
 
-
-def full_size() -> MobileVLMConfig:
-    """The configuration of `mtgv/MobileVLM_V2-3B`: MobileLLaMA 2.7B, head size 80."""
-    text = LlamaConfig(
-        vocab_size=32000,
-        hidden_size=2560,
-        intermediate_size=6912,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=32,
-        max_position_embeddings=2048,
-        rms_norm_eps=1e-6,
-        tie_word_embeddings=False,
-    )
-    return MobileVLMConfig(text_config=text, vision_config=_used_layers(vit_l_14_336(), {"mm_vision_select_layer": -2}))
-
-
-def _read_config(fields: dict[str, Any]) -> MobileVLMConfig:
-    """The configuration of a checkpoint; a `vision_config` in it replaces the tower that is only named."""
-    for name, wanted in (("mm_projector_type", "ldpnetv2"), ("mm_vision_select_feature", "patch")):
-        if fields[name] != wanted:
-            raise LookmError(f"{name} is {fields[name]!r}; only MobileVLM V2 with {wanted!r} can be read")
-    if "vision_config" in fields:
-        vision = CLIPVisionConfig(**fields["vision_config"])
-    elif fields["mm_vision_tower"] == _TOWER:
-        vision = vit_l_14_336()
-    else:
-        raise LookmError(f"mm_vision_tower is {fields['mm_vision_tower']!r}; only {_TOWER} can be read")
-    return MobileVLMConfig(text_config=text_config(fields), vision_config=_used_layers(vision, fields))
-
-
-def _used_layers(vision: CLIPVisionConfig, fields: dict[str, Any]) -> CLIPVisionConfig:
-    vision.num_hidden_layers = layers_used(fields, vision.num_hidden_layers)
-    return vision
-
-
-LAYOUT = Layout(
-    MobileVLM,
-    "mobilevlm",
-    _read_config,
-    key_map={**LLAMA_KEYS, **_KEYS},
-    unneeded=(*LLAMA_UNNEEDED, r"^vision_tower\.clip\.(vision_model\.)?encoder\.layers\."),
-)
+    def read_config(self, config: dict[str, Any]) -> MobileVLMConfig:
+        require(config, mm_projector_type="ldpnetv2", mm_vision_select_feature="patch")
+        if "vision_config" not in config:
+            require(config, mm_vision_tower=_TOWER)
+        vision = CLIPVisionConfig(**config["vision_config"]) if "vision_config" in config else vit_l_14_336()
+        vision.num_hidden_layers = layers_used(config, vision.num_hidden_layers)
+        return MobileVLMConfig(text_config=text_config(config), vision_config=vision)

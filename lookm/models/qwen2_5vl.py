@@ -13,16 +13,14 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+from transformers.image_processing_utils import BaseImageProcessor
 
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone, EncodedImages, ImageShape
-from lookm.models.loading import Layout, load
-from lookm.models.source import Source
-from lookm.models.templates import template_text
+from lookm.models.family import Family
+from lookm.models.parts import QWEN2_7B
 
 FEWEST_IMAGE_TOKENS = 4
-_AROUND = ("<|vision_start|>", "<|vision_end|>")
-LAYOUT = Layout(Qwen2_5_VLForConditionalGeneration, "qwen2_5_vl", Qwen2_5_VLConfig.from_dict)
 
 
 @dataclass(frozen=True)
@@ -52,101 +50,65 @@ class QwenBackbone(Backbone):
         return batch
 
 
-def load_qwen2_5vl(
-    *,
-    template: str,
-    label: str,
-    max_image_tokens: int,
-    batch_size: int,
-    max_context_len: int,
-    max_new_tokens: int,
-    **source: Any,
-) -> Backbone:
-    """Loads a Qwen2.5-VL.
+@dataclass(frozen=True)
+class QwenFamily(Family):
+    """Transformers' own Qwen2.5-VL.
 
     Args:
-        template: name of the conversation template.
-        label: what tables call the model.
         max_image_tokens: the most tokens of an image; larger images are made smaller.
-        batch_size: prompts per `generate` call.
-        max_context_len: longest prompt in tokens, template not counted.
-        max_new_tokens: longest answer in tokens.
-        **source: the fields of `Source`.
 
     Raises:
-        LookmError: weights missing or not fitting, or a field with a wrong value.
+        LookmError: less than an image has at least.
     """
-    text = template_text(template)
-    if max_image_tokens < FEWEST_IMAGE_TOKENS:
-        raise LookmError(f"max_image_tokens is {max_image_tokens}; an image has at least {FEWEST_IMAGE_TOKENS} tokens")
-    origin = Source(**source)
-    model, tokenizer = load(LAYOUT, full_size(), origin)
-    vision: Any = model.config.vision_config
-    side = vision.patch_size * vision.spatial_merge_size  # pixels per side of a token
-    processor = Qwen2VLImageProcessorPil(
-        size={"shortest_edge": FEWEST_IMAGE_TOKENS * side**2, "longest_edge": max_image_tokens * side**2},
-        patch_size=vision.patch_size,
-        temporal_patch_size=vision.temporal_patch_size,
-        merge_size=vision.spatial_merge_size,
-    )
-    around = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in _AROUND)
-    return QwenBackbone(
-        name=origin.name,
-        model=model,
-        tokenizer=tokenizer,
-        image_processor=processor,
-        template=text,
-        n_tokens_per_image=max_image_tokens + around,
-        max_context_len=max_context_len,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        label=origin.labelled(label),
-        around_image=_AROUND,
-    )
 
+    max_image_tokens: int
 
-def image_shape(config: Qwen2_5_VLConfig, max_image_tokens: int) -> ImageShape:
-    """What an image of the largest size is to the model of that configuration."""
-    vision: Any = config.vision_config
-    return ImageShape(max_image_tokens, max_image_tokens * vision.spatial_merge_size**2)
+    model_class = Qwen2_5_VLForConditionalGeneration
+    model_type = "qwen2_5_vl"
+    backbone_class = QwenBackbone
+    around_image = ("<|vision_start|>", "<|vision_end|>")
 
+    def __post_init__(self) -> None:
+        if self.max_image_tokens < FEWEST_IMAGE_TOKENS:
+            raise LookmError(
+                f"max_image_tokens is {self.max_image_tokens}; an image has at least {FEWEST_IMAGE_TOKENS} tokens"
+            )
 
-def full_size() -> Qwen2_5_VLConfig:
-    """The configuration of `Qwen/Qwen2.5-VL-7B-Instruct`."""
-    text = {
-        "model_type": "qwen2_5_vl_text",
-        "vocab_size": 152064,
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 128000,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-        "tie_word_embeddings": False,
-        "bos_token_id": 151643,
-        "eos_token_id": 151645,
-    }
-    vision = {
-        "depth": 32,
-        "hidden_size": 1280,
-        "intermediate_size": 3420,
-        "num_heads": 16,
-        "out_hidden_size": 3584,
-        "patch_size": 14,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-        "window_size": 112,
-        "fullatt_block_indexes": [7, 15, 23, 31],
-        "tokens_per_second": 2,
-    }
-    return Qwen2_5_VLConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_id=151655,
-        video_token_id=151656,
-        vision_start_token_id=151652,
-        vision_end_token_id=151653,
-        tie_word_embeddings=False,
-    )
+    def full_size(self) -> Qwen2_5_VLConfig:
+        """The configuration of `Qwen/Qwen2.5-VL-7B-Instruct`."""
+        positions = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+        text = QWEN2_7B | {"model_type": "qwen2_5_vl_text", "vocab_size": 152064, "max_position_embeddings": 128000}
+        return Qwen2_5_VLConfig(
+            text_config=text | {"rope_parameters": positions},
+            vision_config={
+                "depth": 32,
+                "hidden_size": 1280,
+                "intermediate_size": 3420,
+                "num_heads": 16,
+                "out_hidden_size": 3584,
+                "patch_size": 14,
+                "spatial_merge_size": 2,
+                "temporal_patch_size": 2,
+                "window_size": 112,
+                "fullatt_block_indexes": [7, 15, 23, 31],
+                "tokens_per_second": 2,
+            },
+            image_token_id=151655,
+            video_token_id=151656,
+            vision_start_token_id=151652,
+            vision_end_token_id=151653,
+            tie_word_embeddings=False,
+        )
+
+    def image_shape(self, config: Any) -> ImageShape:
+        return ImageShape(self.max_image_tokens, self.max_image_tokens * config.vision_config.spatial_merge_size**2)
+
+    def image_processor(self, config: Any) -> BaseImageProcessor:
+        vision = config.vision_config
+        pixels = (vision.patch_size * vision.spatial_merge_size) ** 2  # of a token
+        return Qwen2VLImageProcessorPil(
+            size={"shortest_edge": FEWEST_IMAGE_TOKENS * pixels, "longest_edge": self.max_image_tokens * pixels},
+            patch_size=vision.patch_size,
+            temporal_patch_size=vision.temporal_patch_size,
+            merge_size=vision.spatial_merge_size,
+        )

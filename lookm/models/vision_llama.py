@@ -149,3 +149,14 @@ def layers_used(fields: dict[str, Any], n_layers: int) -> int:
     """
     chosen = int(fields["mm_vision_select_layer"])
     return chosen if chosen >= 0 else n_layers + 1 + chosen
+
+
+def require(fields: dict[str, Any], **values: str) -> None:
+    """Refuses a checkpoint of another kind; a local copy of a repository may stand for it.
+
+    Raises:
+        LookmError: a field of `config.json` has another value.
+    """
+    for name, value in values.items():
+        if str(fields[name]).rpartition("/")[2] != value.rpartition("/")[2]:
+            raise LookmError(f"{name} is {fields[name]!r}; only checkpoints with {value!r} can be read")

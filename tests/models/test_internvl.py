@@ -11,17 +11,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lookm.models.backbone import Backbone
-from lookm.models.clip import mean_colour
+from lookm.models.family import load_backbone
 from lookm.models.intern_vit import InternViT, InternViTConfig
-from lookm.models.internvl import IMAGENET_MEAN, full_size, load_internvl
+from lookm.models.internvl import InternVLChatFamily
+from lookm.models.parts import IMAGENET_MEAN, mean_colour
 from tests.models import checkpoints, plain
 from tests.models.claims import check_backbone, check_sweep, picture
 
 GOLDEN = Path(__file__).parents[1] / "data" / "backbones" / "internvit.safetensors"
 TOWER = "model.vision_tower.vision_tower."
 LOAD: dict[str, Any] = {
-    "name": "internvl7b", "template": "vicuna_v1", "label": "InternVL-Chat", "batch_size": 2, "max_context_len": 500,
-    "max_new_tokens": 6,
+    "family": "internvl", "name": "internvl7b", "template": "vicuna_v1", "label": "InternVL-Chat", "batch_size": 2,
+    "max_context_len": 500, "max_new_tokens": 6,
 }  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def backbone(folder: Path) -> Backbone:
-    return load_internvl(path=folder, **LOAD)
+    return load_backbone(path=folder, **LOAD)
 
 
 def plain_features(weights: plain.Weights, pixels: torch.Tensor, heads: int, layers: int) -> torch.Tensor:
@@ -104,5 +105,5 @@ def test_a_sweep_answers_as_each_strategy_alone(backbone: Backbone, settings: di
 
 
 def test_the_full_size_is_the_papers() -> None:
-    vision = full_size().vision_config
+    vision = InternVLChatFamily().full_size().vision_config
     assert (vision.hidden_size, vision.num_attention_heads, vision.num_hidden_layers) == (3200, 25, 45)

@@ -9,15 +9,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lookm.models.backbone import Backbone
-from lookm.models.clip import clip_processor, mean_colour
-from lookm.models.llava import load_llava
+from lookm.models.family import load_backbone
+from lookm.models.parts import clip_processor, mean_colour
 from tests.models import checkpoints, plain
 from tests.models.claims import check_backbone, check_sweep, picture
 
 GOLDEN = Path(__file__).parents[1] / "data" / "backbones" / "llava_pixels.safetensors"
 LOAD: dict[str, Any] = {
-    "name": "llava7b", "size": "7b", "template": "llava_llama_2", "label": "LLaVA", "batch_size": 2,
-    "max_context_len": 500, "max_new_tokens": 6,
+    "family": "llava", "name": "llava7b", "size": "7b", "template": "llava_llama_2", "label": "LLaVA",
+    "batch_size": 2, "max_context_len": 500, "max_new_tokens": 6,
 }  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def backbone(folder: Path) -> Backbone:
-    return load_llava(path=folder, **LOAD)
+    return load_backbone(path=folder, **LOAD)
 
 
 def reference_logits(folder: Path, ids: list[int], pixels: torch.Tensor) -> torch.Tensor:

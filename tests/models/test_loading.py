@@ -15,15 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lookm.errors import LookmError
-from lookm.models import llava
-from lookm.models.llava import load_llava
-from lookm.models.loading import answer_greedily, load
-from lookm.models.mobilevlm import load_mobilevlm
+from lookm.models.family import load_backbone
+from lookm.models.llava import LlavaFamily
+from lookm.models.loading import answer_greedily, random_model
 from lookm.models.source import Source
 from tests.models import checkpoints
 
 COMMON: dict[str, Any] = {"label": "x", "batch_size": 1, "max_context_len": 100, "max_new_tokens": 4}
-LLAVA = COMMON | {"name": "llava7b", "size": "7b", "template": "llava_llama_2"}
+LLAVA = COMMON | {"family": "llava", "name": "llava7b", "size": "7b", "template": "llava_llama_2"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -57,19 +56,19 @@ def test_a_local_checkpoint_is_loaded_without_the_network(folder: Path, monkeypa
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("socket.socket.connect", refuse)
     monkeypatch.setattr("socket.getaddrinfo", refuse)
-    assert load_llava(path=folder, **LLAVA).encode("a b")
+    assert load_backbone(path=folder, **LLAVA).encode("a b")
 
 
 def test_missing_tensors_are_named(folder: Path) -> None:
     edit(folder, lambda tensors: tensors.pop(first_linear(tensors)))
     with pytest.raises(LookmError, match=r"lacks 1 tensor \(.*proj\.weight\); it holds another model, or only a part"):
-        load_llava(path=folder, **LLAVA)
+        load_backbone(path=folder, **LLAVA)
 
 
 def test_tensors_of_another_shape_are_named(folder: Path) -> None:
     edit(folder, lambda tensors: tensors.update({first_linear(tensors): torch.zeros(3, 5)}))
     with pytest.raises(LookmError, match=r"has 1 tensor \(.*proj\.weight \(3, 5\) for \(\d+, \d+\)\) of another shape"):
-        load_llava(path=folder, **LLAVA)
+        load_backbone(path=folder, **LLAVA)
 
 
 def test_surplus_tensors_are_told_in_a_warning(folder: Path) -> None:
@@ -77,7 +76,7 @@ def test_surplus_tensors_are_told_in_a_warning(folder: Path) -> None:
     with pytest.warns(
         UserWarning, match=r"holds 6 tensors \(extra\.0, extra\.1, extra\.2, extra\.3, …\) that the model"
     ):
-        backbone = load_llava(path=folder, **LLAVA)
+        backbone = load_backbone(path=folder, **LLAVA)
     assert not any(name.startswith("extra.") for name in backbone.model.state_dict())
 
 
@@ -85,7 +84,7 @@ def test_surplus_tensors_are_told_in_a_warning(folder: Path) -> None:
 def test_the_layers_that_are_not_used_are_no_surplus(tmp_path: Path) -> None:
     weights = checkpoints.mobilevlm(tmp_path)
     assert any("encoder.layers.2." in name for name in weights)
-    backbone = load_mobilevlm(path=tmp_path, name="mobilevlm3b", template="vicuna_v1", **COMMON)
+    backbone = load_backbone(family="mobilevlm", path=tmp_path, name="mobilevlm3b", template="vicuna_v1", **COMMON)
     assert not any("encoder.layers.2." in name for name in backbone.model.state_dict())
 
 
@@ -93,7 +92,7 @@ def test_the_layers_that_are_not_used_are_no_surplus(tmp_path: Path) -> None:
 def test_a_broken_file_is_one_line(folder: Path, content: bytes) -> None:
     sorted(folder.glob("*.safetensors"))[0].write_bytes(content)
     with pytest.raises(LookmError, match=r"the weights in .* cannot be read") as error:
-        load_llava(path=folder, **LLAVA)
+        load_backbone(path=folder, **LLAVA)
     assert "\n" not in str(error.value)
 
 
@@ -113,7 +112,7 @@ def test_a_broken_file_is_one_line(folder: Path, content: bytes) -> None:
 def test_wrong_descriptions_are_refused(folder: Path, file: str, content: str, message: str) -> None:
     (folder / file).write_text(content)
     with pytest.raises(LookmError, match=message):
-        load_llava(path=folder, **LLAVA)
+        load_backbone(path=folder, **LLAVA)
 
 
 @pytest.mark.parametrize("field", ["mm_projector_type", "mm_vision_select_feature"])
@@ -121,8 +120,8 @@ def test_another_kind_of_mobilevlm_is_refused(tmp_path: Path, field: str) -> Non
     checkpoints.mobilevlm(tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(fields | {field: "ldpnet"}))
-    with pytest.raises(LookmError, match=f"{field} is 'ldpnet'; only MobileVLM V2"):
-        load_mobilevlm(path=tmp_path, name="mobilevlm3b", template="vicuna_v1", **COMMON)
+    with pytest.raises(LookmError, match=f"{field} is 'ldpnet'; only checkpoints with"):
+        load_backbone(family="mobilevlm", path=tmp_path, name="mobilevlm3b", template="vicuna_v1", **COMMON)
 
 
 def as_pickles(folder: Path, files: int) -> None:
@@ -143,11 +142,11 @@ def as_pickles(folder: Path, files: int) -> None:
 
 @pytest.mark.parametrize("files", [1, 3])
 def test_pickled_weights_are_the_same_weights(folder: Path, files: int) -> None:
-    plain = load_llava(path=folder, **LLAVA).model.state_dict()
+    plain = load_backbone(path=folder, **LLAVA).model.state_dict()
     as_pickles(folder, files)
     with pytest.raises(LookmError, match=r"add model\.bin_weights=true to read their tensors"):
-        load_llava(path=folder, **LLAVA)
-    pickled = load_llava(path=folder, bin_weights=True, **LLAVA).model.state_dict()
+        load_backbone(path=folder, **LLAVA)
+    pickled = load_backbone(path=folder, bin_weights=True, **LLAVA).model.state_dict()
     assert plain.keys() == pickled.keys()
     assert all(torch.equal(plain[name], pickled[name]) for name in plain)
 
@@ -167,7 +166,7 @@ def test_code_in_pickled_weights_is_not_run(folder: Path, tmp_path: Path) -> Non
     trap = tmp_path / "ran"
     torch.save({"weight": Bomb(trap)}, folder / "pytorch_model.bin")
     with pytest.raises(LookmError, match=r"the weights in .* cannot be read"):
-        load_llava(path=folder, bin_weights=True, **LLAVA)
+        load_backbone(path=folder, bin_weights=True, **LLAVA)
     assert not trap.exists()
     pickle.loads(pickle.dumps(Bomb(trap)))
     assert trap.exists()
@@ -176,22 +175,22 @@ def test_code_in_pickled_weights_is_not_run(folder: Path, tmp_path: Path) -> Non
 def test_packages_that_quantization_needs_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LookmError, match=r"model.quantization=8bit needs the package bitsandbytes: pip install"):
-        load_llava(path=folder, quantization="8bit", device="cuda", **LLAVA)
+        load_backbone(path=folder, quantization="8bit", device="cuda", **LLAVA)
     with pytest.raises(LookmError, match=r"model.device_map=auto needs the package accelerate: pip install"):
-        load_llava(path=folder, device_map="auto", **LLAVA)
+        load_backbone(path=folder, device_map="auto", **LLAVA)
 
 
 def test_a_device_map_gives_the_same_weights(folder: Path) -> None:
     pytest.importorskip("accelerate")
-    plain = load_llava(path=folder, **LLAVA).model.state_dict()
-    mapped = load_llava(path=folder, device_map="auto", **LLAVA).model
+    plain = load_backbone(path=folder, **LLAVA).model.state_dict()
+    mapped = load_backbone(path=folder, device_map="auto", **LLAVA).model
     assert all(torch.equal(tensor.cpu(), plain[name]) for name, tensor in mapped.state_dict().items())
 
 
 def test_habits_of_the_checkpoint_do_not_change_answers(folder: Path) -> None:
     habits = {"do_sample": True, "temperature": 2.0, "repetition_penalty": 1.5, "eos_token_id": [2, 7]}
     (folder / "generation_config.json").write_text(json.dumps(habits))
-    backbone = load_llava(path=folder, **LLAVA)
+    backbone = load_backbone(path=folder, **LLAVA)
     generation = backbone.model.generation_config
     assert generation.eos_token_id == [2, 7]
     assert not generation.do_sample
@@ -202,14 +201,14 @@ def test_habits_of_the_checkpoint_do_not_change_answers(folder: Path) -> None:
 
 
 def test_made_up_weights_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    config = load_llava(path=folder, **LLAVA).model.config
+    config = load_backbone(path=folder, **LLAVA).model.config
     config.text_config.vocab_size = 300
     config.image_token_id = 299
 
     def made(seed: int) -> dict[str, torch.Tensor]:
         torch.rand(seed)  # whatever was drawn before
         source = Source(name="llava7b", path="nowhere/at-all", weights="random", dtype="bfloat16", seed=seed)
-        return load(llava.LAYOUT, config, source)[0].state_dict()
+        return random_model(LlavaFamily.model_class, config, source).state_dict()
 
     first, again, other = made(3), made(3), made(4)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -217,8 +216,8 @@ def test_made_up_weights_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatc
     assert {tensor.dtype for tensor in first.values() if tensor.is_floating_point()} == {torch.bfloat16}
 
     state = torch.get_rng_state()
-    monkeypatch.setattr(llava, "full_size", lambda size: config)
-    backbone = load_llava(path="nowhere/at-all", weights="random", **LLAVA)
+    monkeypatch.setattr(LlavaFamily, "full_size", lambda self: config)
+    backbone = load_backbone(path="nowhere/at-all", weights="random", **LLAVA)
     assert torch.equal(torch.get_rng_state(), state)
     assert backbone.label == "x (random weights)"
     assert backbone.tokenizer.decode(backbone.encode("any é text")) == "any é text"
@@ -228,18 +227,19 @@ def test_made_up_weights_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatc
 MEASURE = """
 import re, sys
 from pathlib import Path
-from lookm.models.llava import load_llava
+from lookm.models.family import load_backbone
 from lookm.models.source import Source
 
 def memory(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
-fields = dict(name="x", size="7b", template="plain", label="x", batch_size=1, max_context_len=9, max_new_tokens=1)
-load_llava(path=sys.argv[1], **fields)  # what the first call of anything costs
+fields = dict(family="llava", name="x", size="7b", template="plain", label="x")
+fields |= dict(batch_size=1, max_context_len=9, max_new_tokens=1)
+load_backbone(path=sys.argv[1], **fields)  # what the first call of anything costs
 for dtype in ("bfloat16", "float32"):
     before = memory("RssAnon"), memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
-    backbone = load_llava(path=sys.argv[2], dtype=dtype, **fields)
+    backbone = load_backbone(path=sys.argv[2], dtype=dtype, **fields)
     total = sum(float(p.view(-1)[::64].sum()) for p in backbone.model.parameters())  # reads every page
     print(memory("RssAnon") - before[0], memory("VmHWM") - before[1])
     del backbone

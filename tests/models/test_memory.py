@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from lookm import load_strategy, look_once
 from lookm.blocks import CPU_ELEMENTS
-from lookm.models import internvl3, llava
 from lookm.models.backbone import ImageShape
+from lookm.models.family import Family, family_of
 from lookm.models.memory import (
     blueprint,
     decoder_workspace,
@@ -21,11 +21,11 @@ from lookm.models.memory import (
     weight_bytes,
 )
 
-LLAVA = {"_target_": "lookm.models.llava.load_llava", "size": "7b"}
+LLAVA = {"family": "llava", "size": "7b"}
 GIB = 2**30
 
 
-def shrunk(module: Any, config: Any, kv_heads: int) -> PreTrainedModel:
+def shrunk(family: Family, config: Any, kv_heads: int) -> PreTrainedModel:
     """The architecture with few narrow layers."""
     text, vision = config.text_config, config.vision_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers, text.vocab_size = 256, 704, 4, 1000
@@ -33,7 +33,7 @@ def shrunk(module: Any, config: Any, kv_heads: int) -> PreTrainedModel:
     vision.hidden_size, vision.intermediate_size, vision.num_attention_heads, vision.num_hidden_layers = 64, 256, 2, 3
     config.image_token_id = 999
     torch.manual_seed(0)
-    model: PreTrainedModel = module.LAYOUT.model_class._from_config(config, dtype=torch.float32).eval()
+    model: PreTrainedModel = family.model_class._from_config(config, dtype=torch.float32).eval()
     return model
 
 
@@ -52,10 +52,9 @@ def allocated_peak(run: Callable[[], object]) -> int:
 @pytest.mark.parametrize("strategy", ["full", "h2o", "tp_pmerge"])
 @pytest.mark.parametrize("name", ["llava", "internvl3"])
 def test_the_workspace_is_within_a_third_of_what_is_allocated(name: str, strategy: str) -> None:
-    module, config, kv_heads = (
-        (llava, llava.full_size("7b"), 4) if name == "llava" else (internvl3, internvl3.full_size(), 1)
-    )
-    model, image = shrunk(module, config, kv_heads), module.image_shape(config)
+    family = family_of(LLAVA if name == "llava" else {"family": "internvl3"})
+    config = family.full_size()
+    model, image = shrunk(family, config, 4 if name == "llava" else 1), family.image_shape(config)
     length = 1500
     vision: Any = config.vision_config
     is_image = prompt_of(length, image.tokens)

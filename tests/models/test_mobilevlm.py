@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from lookm.models.backbone import Backbone
-from lookm.models.ldpnet import LDPNetV2
-from lookm.models.mobilevlm import full_size, load_mobilevlm
+from lookm.models.family import load_backbone
+from lookm.models.mobilevlm import LDPNetV2, MobileVLMFamily
 from tests.models import checkpoints, plain
 from tests.models.claims import check_backbone, check_sweep, picture
 
 GOLDEN = Path(__file__).parents[1] / "data" / "backbones" / "mobilevlm_ldpnetv2.safetensors"
 LOAD: dict[str, Any] = {
-    "name": "mobilevlm3b", "template": "vicuna_v1", "label": "MobileVLM", "batch_size": 2, "max_context_len": 500,
-    "max_new_tokens": 6,
+    "family": "mobilevlm", "name": "mobilevlm3b", "template": "vicuna_v1", "label": "MobileVLM", "batch_size": 2,
+    "max_context_len": 500, "max_new_tokens": 6,
 }  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def backbone(folder: Path) -> Backbone:
-    return load_mobilevlm(path=folder, **LOAD)
+    return load_backbone(path=folder, **LOAD)
 
 
 def plain_projector(weights: plain.Weights, features: torch.Tensor) -> torch.Tensor:
@@ -93,6 +93,7 @@ def test_text_pieces_are_cut_one_by_one_after_one_bos(backbone: Backbone) -> Non
 
 
 def test_the_full_size_has_heads_of_80() -> None:
-    text = full_size().text_config
+    config = MobileVLMFamily().full_size()
+    text = config.text_config
     assert text.hidden_size // text.num_attention_heads == 80
-    assert full_size().vision_config.num_hidden_layers == 23
+    assert config.vision_config.num_hidden_layers == 23

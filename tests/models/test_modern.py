@@ -14,9 +14,7 @@ from transformers import LlavaOnevisionImageProcessorPil
 
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone
-from lookm.models.internvl3 import load_internvl3
-from lookm.models.llava_onevision import load_llava_onevision
-from lookm.models.qwen2_5vl import load_qwen2_5vl
+from lookm.models.family import load_backbone
 from tests.models import modern_checkpoints as made
 from tests.models import plain
 from tests.models.claims import check_backbone, check_sweep, picture
@@ -127,15 +125,14 @@ class Case:
     """One backbone with what it is compared with."""
 
     make: Callable[[Path], object]
-    load: Callable[..., Backbone]
     logits: Callable[[plain.Weights, Inputs], torch.Tensor]
     fields: dict[str, Any]
 
 
 CASES = {
-    "qwen2_5vl": Case(made.qwen2_5vl, load_qwen2_5vl, qwen_logits, {"max_image_tokens": 30}),
-    "llava_onevision": Case(made.llava_onevision, load_llava_onevision, onevision_logits, {}),
-    "internvl3": Case(made.internvl3, load_internvl3, internvl3_logits, {}),
+    "qwen2_5vl": Case(made.qwen2_5vl, qwen_logits, {"max_image_tokens": 30}),
+    "llava_onevision": Case(made.llava_onevision, onevision_logits, {}),
+    "internvl3": Case(made.internvl3, internvl3_logits, {}),
 }
 
 
@@ -152,7 +149,7 @@ class Loaded:
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     case, folder = CASES[request.param], tmp_path_factory.mktemp(request.param)
     case.make(folder)
-    return Loaded(case, folder, case.load(path=folder, **LOAD, **case.fields))
+    return Loaded(case, folder, load_backbone(family=request.param, path=folder, **LOAD, **case.fields))
 
 
 @pytest.mark.parametrize("sizes", [[(40, 30)], [(28, 9), (40, 40), (64, 24)]])
@@ -194,7 +191,7 @@ def test_a_question_that_spells_an_image_token_is_text(loaded: Loaded) -> None:
 
 def test_qwens_images_have_no_more_tokens_than_allowed(tmp_path: Path) -> None:
     made.qwen2_5vl(tmp_path)
-    backbone = load_qwen2_5vl(path=tmp_path, max_image_tokens=12, **LOAD)
+    backbone = load_backbone(family="qwen2_5vl", path=tmp_path, max_image_tokens=12, **LOAD)
     sizes = [(8, 8), (16, 16), (500, 400), (30, 90), (90, 20)]
     counts = backbone.encode_images([picture(0, size) for size in sizes]).n_tokens
     assert (min(counts), max(counts) <= 12) == (4, True)
@@ -202,12 +199,12 @@ def test_qwens_images_have_no_more_tokens_than_allowed(tmp_path: Path) -> None:
     with pytest.raises(LookmError, match="an image of 300 × 20 pixels becomes 13 tokens"):
         backbone.encode_images([picture(0, (300, 20))])
     with pytest.raises(LookmError, match="max_image_tokens is 3; an image has at least 4"):
-        load_qwen2_5vl(path=tmp_path, max_image_tokens=3, **LOAD)
+        load_backbone(family="qwen2_5vl", path=tmp_path, max_image_tokens=3, **LOAD)
 
 
 def test_onevisions_pixels_are_those_of_its_own_processor_for_several_images(tmp_path: Path) -> None:
     made.llava_onevision(tmp_path)
-    backbone = load_llava_onevision(path=tmp_path, **LOAD)
+    backbone = load_backbone(family="llava_onevision", path=tmp_path, **LOAD)
     images = [picture(0, (40, 31)), picture(1, (20, 50))]
     processor = LlavaOnevisionImageProcessorPil(
         size={"height": 30, "width": 30}, image_mean=[0.5] * 3, image_std=[0.5] * 3, image_grid_pinpoints=[[30, 30]]

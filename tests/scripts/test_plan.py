@@ -20,7 +20,7 @@ from tests.runner.small_benchmark import NEEDLE
 
 __all__ = ["settings_of"]
 
-LLAVA = {"_target_": "lookm.models.llava.load_llava", "size": "7b", "max_context_len": 4096, "batch_size": 1}
+LLAVA = {"family": "llava", "size": "7b", "max_context_len": 4096, "batch_size": 1}
 SWEEP = ("strategy=full,h2o,tp", "model=random", "benchmark=small", "device=cpu")
 
 
@@ -108,7 +108,7 @@ def test_every_full_size_model_tells_its_sizes(name: str) -> None:
 
 
 def test_a_model_that_does_not_tell_its_size_is_named() -> None:
-    with pytest.raises(LookmError, match=r"lookm\.models\.tiny does not say how large its model is"):
+    with pytest.raises(LookmError, match=r"unknown family None of backbones"):
         architecture_of({"_target_": "lookm.models.tiny.load_tiny"})
 
 
