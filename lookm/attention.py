@@ -1,7 +1,8 @@
 """The attention function that hands each layer's queries to the cache.
 
 It is registered with transformers under the name `look_once`, together with a mask function: masks belong to the layer
-here, because rows and layers may keep different numbers of tokens.
+here, because rows and layers may keep different numbers of tokens. A forward pass that fills no compressing cache goes
+through the attention and the mask that the model had before.
 """
 
 from collections.abc import Callable
@@ -11,21 +12,19 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, causal_mask_function
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface, causal_mask_function
 
 from lookm.cache import PromptCache
+from lookm.context import NAME, ForwardPass, forward_pass, original_attention, original_name
 from lookm.errors import LookmError
 from lookm.kernels import one_pass
 from lookm.kernels.prefill import attention_with_log_sum_exp
 from lookm.statistics import Needs, Statistics
 
-NAME = "look_once"
-CACHE_ARGUMENT = "look_once_cache"
-"""Keyword argument of the model's forward that carries the cache to the attention function."""
-
 UNSUPPORTED = ("sliding_window", "softcap", "s_aux", "position_bias")
 
 
+@torch.compiler.disable
 def look_once_attention(
     module: nn.Module,
     query: Tensor,
@@ -35,7 +34,7 @@ def look_once_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
-) -> tuple[Tensor, None]:
+) -> tuple[Tensor, Tensor | None]:
     """SDPA on the cache; after a prompt, the layer's cache is compressed.
 
     Args:
@@ -43,23 +42,24 @@ def look_once_attention(
         query: (B, Hq, n, D), after the rotary embedding.
         key: (B, Hkv, held, D), all that the layer's cache holds.
         value: (B, Hkv, held, Dv).
-        attention_mask: None; the mask is the cache's.
+        attention_mask: as of `look_once_mask`: None where the layer is compressed.
         scaling: factor on Q Kᵀ.
         dropout: 0 outside training.
-        **kwargs: the cache as `look_once_cache`, and what the model passes besides.
+        **kwargs: what the model passes besides.
 
     Returns:
-        The output (B, n, Hq, Dv) and None for the attention weights.
+        The output (B, n, Hq, Dv), and None for the attention weights where the layer is compressed.
+
+    Raises:
+        LookmError: for attention that is not causal, or that is computed twice in a layer.
     """
-    cache = kwargs.get(CACHE_ARGUMENT)
-    if not isinstance(cache, PromptCache):
-        raise LookmError(
-            "a model outside look_once shares the configuration object of one inside it; give each model its own"
-        )
-    for name in UNSUPPORTED:
-        if kwargs.get(name) is not None:
-            raise LookmError(f"attention with {name}={kwargs[name]!r} is not supported by look_once")
-    index = int(module.layer_idx)  # type: ignore[arg-type]
+    now, index = forward_pass(), getattr(module, "layer_idx", None)
+    if now is None or now.cache is None or index is None:
+        attention = original_attention(module)
+        return attention(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+    cache = now.cache
+    _check_causal(module, query, key, attention_mask, kwargs, now)
+    now.attended.add(index)
     if cache.layer_is_compressed(index):
         return cache.attend(module, index, query, key, value, scaling), None
     if dropout == 0 and one_pass.serves(query) and any(needs != Needs() for needs in cache.row_needs):
@@ -69,6 +69,29 @@ def look_once_attention(
     output, log_sum_exp = _prefill(module, query, key, value, cache.prompt.starts, dropout, scaling)
     cache.compress(index, cache.prompt_layers(index, query, scaling, log_sum_exp, None))
     return output, None
+
+
+def _check_causal(
+    module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, kwargs: dict[str, Any], now: ForwardPass
+) -> None:
+    """Refuse a layer whose attention is something else than each token's on all before it and itself."""
+    assert now.cache is not None
+    index = int(module.layer_idx)  # type: ignore[arg-type]
+    reason = None
+    if index in now.attended:
+        reason = "computes its attention twice"
+    elif not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False:
+        reason = "lets tokens attend to later ones (is_causal is False)"
+    elif mask is not None:
+        reason = "has a mask of its own"
+    elif not now.cache.layer_is_compressed(index) and key.shape[2] != query.shape[2]:
+        reason = f"attends to {key.shape[2]} keys from {query.shape[2]} tokens"
+    else:
+        for name in UNSUPPORTED:
+            if kwargs.get(name) is not None:
+                reason = f"uses {name}={kwargs[name]!r}"
+    if reason is not None:
+        raise LookmError(f"layer {index} ({type(module).__name__}) {reason}, which look_once does not support")
 
 
 def _prefill_with_statistics(
@@ -128,14 +151,26 @@ def look_once_mask(
     *,
     mask_function: Callable[..., Any] = causal_mask_function,
     allow_is_causal_skip: bool = True,
+    config: Any = None,
     **kwargs: Any,
-) -> None:
-    """No mask for the model: the attention function knows rows and layers. Refuses whatever is not plainly causal."""
+) -> Any:
+    """No mask for a layer that is compressed: its attention knows rows and tokens. Else the mask as it is without us.
+
+    Raises:
+        LookmError: if a prompt that is compressed is not attended to plainly causally.
+    """
+    now = forward_pass()
+    if now is None or now.cache is None:
+        kwargs |= {
+            "mask_function": mask_function, "allow_is_causal_skip": allow_is_causal_skip, "config": config,
+        }  # fmt: skip
+        return ALL_MASK_ATTENTION_FUNCTIONS[original_name(config._attn_implementation)](**kwargs)
     if mask_function is not causal_mask_function or not allow_is_causal_skip:
         raise LookmError(
             "the model asks for attention that is not plainly causal (bidirectional images, sliding window or packed "
             "sequences), which look_once does not support"
         )
+    return None
 
 
 AttentionInterface.register(NAME, look_once_attention)

@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lookm.compression import CompressedRow, compress_many, joined_needs
+from lookm.context import forward_pass
 from lookm.errors import LookmError
 from lookm.layer import Layer
 from lookm.prompt import Prompt
@@ -73,6 +74,26 @@ class PromptCache(Cache, ABC):
             )
             for row, start in enumerate(self.prompt.starts)
         ]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values (B, Hkv, n, D) to a layer; returns all that it holds.
+
+        Raises:
+            LookmError: outside the block that made the cache, where nobody would know which of its rows see what.
+        """
+        self.check_in_use()
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    def check_in_use(self) -> None:
+        """Raise LookmError unless the forward pass that is going on knows of this cache."""
+        now = forward_pass()
+        if now is None or now.cache is not self:
+            raise LookmError(
+                "a compressed cache is used outside its look_once block, where attention does not know what it holds; "
+                "go on inside a look_once block of the model"
+            )
 
     @abstractmethod
     def layer_is_compressed(self, layer_index: int) -> bool:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, PreTrainedModel
 
-from lookm.attention import CACHE_ARGUMENT
 from lookm.compression import Stages
+from lookm.context import filling
 from lookm.greedy import Answers, GreedyChoice
 from lookm.prompt import Prompt
 from lookm.record import LayerSizes, Times, report_of
@@ -88,7 +88,8 @@ class Group:
         prepared = model.prepare_inputs_for_generation(  # type: ignore[operator]
             input_ids, is_first_iteration=True, **{**model_kwargs, "past_key_values": self.cache, "use_cache": True}
         )
-        logits = model(**prepared, return_dict=True, **{CACHE_ARGUMENT: self.cache}).logits[:, -1]
+        with filling(self.cache):
+            logits = model(**prepared, return_dict=True).logits[:, -1]
         self.cache.check_complete()
         tokens = choice.next(logits)  # (B,): the same first token for every strategy
         prompts = torch.tensor([row.prompt_row for row in self.rows], device=device)

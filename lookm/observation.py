@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from lookm.attention import CACHE_ARGUMENT, NAME
 from lookm.cache import PromptCache
+from lookm.context import filling, led
 from lookm.errors import LookmError
 from lookm.generation import decoder_of, is_looked_at
 from lookm.layer import Layer
@@ -33,15 +33,9 @@ def observe_prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor], observ
     prompt = read_prompt(inputs.get("input_ids"), None, inputs.get("attention_mask"), image_token_ids(model.config))
     if len(prompt.starts) != 1:
         raise LookmError(f"{len(prompt.starts)} prompts were given; one is observed at a time")
-    decoder = decoder_of(model)
     cache = _ObservedCache(prompt, len(DynamicCache(config=model.config).layers), observe)
-    attention = decoder.config._attn_implementation
-    try:
-        decoder.set_attn_implementation(NAME)
-        with torch.inference_mode():
-            model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1, **{CACHE_ARGUMENT: cache})
-    finally:
-        decoder.set_attn_implementation(attention)
+    with led(decoder_of(model)), filling(cache), torch.inference_mode():
+        model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
 
 
 class _ObservedCache(PromptCache):

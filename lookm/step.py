@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lookm.attention import CACHE_ARGUMENT
+from lookm.context import filling
 from lookm.greedy import GreedyChoice, best_tokens
 from lookm.sweep_cache import SweepCache
 
@@ -46,11 +46,13 @@ class DecodeStep:
             self.positions = self.positions.index_select(-2, index)
 
     def _logits(self) -> Tensor:
-        arguments: dict[str, Any] = {CACHE_ARGUMENT: self.cache}
+        arguments: dict[str, Any] = {}
         if self.positions is not None:
             arguments["position_ids"] = self.positions
         tokens = self.tokens.clamp(min=0)[:, None]  # a row without a token has ended
-        output = self.model(input_ids=tokens, past_key_values=self.cache, use_cache=True, return_dict=True, **arguments)
+        arguments |= {"past_key_values": self.cache, "use_cache": True, "return_dict": True}
+        with filling(self.cache):
+            output = self.model(input_ids=tokens, **arguments)
         return output.logits[:, -1].float()
 
 

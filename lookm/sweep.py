@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel
 
-from lookm.attention import NAME
 from lookm.compression import Stages
+from lookm.context import led
 from lookm.errors import LookmError
 from lookm.generation import decoder_of, is_looked_at
 from lookm.joint import Group, Limits, SweepRow
@@ -72,11 +72,9 @@ def generate_sweep(
     limit = free_bytes(prompt.is_image.device) if memory_limit is None else memory_limit
     needed = estimate_bytes(model.config, model.dtype, strategies, images, max_new_tokens)
     ends = {"eos_token_id": list(eos_token_ids)} if eos_token_ids else {}
-    attention = decoder.config._attn_implementation
     groups = [[strategies[index] for index in group] for group in fitting_groups(needed, limit)]
     sweep = _Sweep(groups, prompt, n_layers, static=cuda_graph, stages=stages)
-    try:
-        decoder.set_attn_implementation(NAME)
+    with led(decoder):
         model.generate(  # type: ignore[operator]
             **inputs,
             **ends,
@@ -87,8 +85,6 @@ def generate_sweep(
             num_beams=1,
             custom_generate=sweep.run,
         )
-    finally:
-        decoder.set_attn_implementation(attention)
     return sweep.rows
 
 

@@ -214,6 +214,7 @@ class SweepCache(PromptCache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Hold the prompt's states; those of a new token are put away by `attend`."""
+        self.check_in_use()
         layer = self.sweep_layers[layer_idx]
         if layer.shelves:
             return key_states, value_states

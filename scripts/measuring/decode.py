@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from lookm import Strategy
+from lookm.context import filling
 from lookm.greedy import GreedyChoice
 from lookm.layer import Layer
 from lookm.prompt import Prompt
@@ -48,7 +49,8 @@ def filled_cache(place: Workplace, batch: int, length: int, budget: float, new_t
     heads, size = text.num_key_value_heads, text.hidden_size // text.num_attention_heads
     for layer in range(text.num_hidden_layers):
         states = torch.randn(1, heads, length, size, device=place.device, dtype=place.dtype).expand(batch, -1, -1, -1)
-        cache.update(states, states, layer)
+        with filling(cache):
+            cache.update(states, states, layer)
         cache.compress(layer, cache.prompt_layers(layer, states, None, None, None))
     return cache
 

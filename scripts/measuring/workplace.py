@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from lookm.attention import NAME
+from lookm.context import led
 from lookm.generation import decoder_of
 from lookm.memory import cache_token_bytes, free_bytes
 
@@ -96,14 +96,8 @@ class Workplace:
     @contextmanager
     def compressing(self) -> Iterator[None]:
         """The decoder with the attention that compressing caches need."""
-        decoder = decoder_of(self.model)
-        before = decoder.config._attn_implementation
-        decoder.set_attn_implementation(NAME)
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            decoder.set_attn_implementation(before)
+        with led(decoder_of(self.model)), torch.inference_mode():
+            yield
 
     def check_room(self, needed: int) -> None:
         """Raise MemoryError where caches of so many bytes would not fit: on a CPU too much would not fail by itself."""

@@ -81,11 +81,18 @@ def test_leaving_in_the_wrong_order_still_restores_the_model() -> None:
     assert state(model) == untouched
 
 
-def test_two_models_that_share_a_configuration_object_are_not_mixed_up() -> None:
+def test_a_model_outside_that_shares_a_configuration_object_is_plain() -> None:
     first = llama()
     second = type(first)(first.config).eval()
-    with look_once(first, "h2o"), pytest.raises(LookmError, match="shares the configuration object"):
-        second(**prompt("llama"))
+    inputs = prompt("llama")
+    plain = second(**inputs).logits
+    with look_once(first, "h2o") as session:
+        assert second(**inputs).logits.equal(plain)
+        with look_once(second, "full"):
+            second(**inputs)
+        first(**inputs)
+    assert session.report().kept_tokens[0] == (6,)
+    assert state(first)[0] == state(second)[0] == "sdpa"
 
 
 class Squares(TorchDispatchMode):
