@@ -128,9 +128,9 @@ def is_wrong_input(error: BaseException) -> bool:
     """Whether an error is the user's to mend, so that its line is enough."""
     if isinstance(error, HydraException | OmegaConfBaseException):
         return True
-    from lookm.errors import LookmError
+    from lookm.errors import BudgetError, LookmError
 
-    return isinstance(error, LookmError)
+    return isinstance(error, LookmError) and not isinstance(error, BudgetError)
 
 
 def is_expected(error: BaseException) -> bool:

@@ -5,5 +5,5 @@ class LookmError(ValueError):
     """Wrong input: the command line prints its one line and exits with status 2."""
 
 
-class BudgetError(RuntimeError):
+class BudgetError(LookmError, RuntimeError):
     """A cache holds something else than its strategy promises (a silent no-op included)."""

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
@@ -54,12 +55,21 @@ class Strategy(ABC):
         self._check_choice("semantics", get_args(Semantics))
 
     def _check_share(self, field: str, value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
             raise LookmError(f"{field}={value!r} is not a share; choose a number from 0 to 1")
+        if not isinstance(value, (int, float)):  # NumPy's; the shortest number that it stands for
+            object.__setattr__(self, field, float(str(value)))
 
     def _check_positive(self, field: str, value: object, *, odd: bool = False) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (odd and value % 2 == 0):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, Integral)
+            or int(value) < 1
+            or (odd and int(value) % 2 == 0)
+        ):
             raise LookmError(f"{field}={value!r} does not fit; choose a positive {'odd ' if odd else ''}integer")
+        if not isinstance(value, int):
+            object.__setattr__(self, field, int(value))
 
     def _check_choice(self, field: str, choices: tuple[str, ...]) -> None:
         if getattr(self, field) not in choices:
@@ -83,8 +93,14 @@ class Strategy(ABC):
         return self.alpha1 + self.alpha2
 
     def window_sizes(self, length: int) -> tuple[int, int]:
-        """M recent and N important tokens of a prompt of L tokens."""
-        return int(self.alpha1 * length), int(self.alpha2 * length)
+        """M recent and N important tokens of a prompt of L tokens: int(α1 · L) and int(α2 · L).
+
+        Where both would be 0 though the budget is not, the prompt is too short for its shares: its last token stays.
+        """
+        recent, important = int(self.alpha1 * length), int(self.alpha2 * length)
+        if recent + important == 0 < self.alpha1 + self.alpha2:
+            recent = min(1, length)
+        return recent, important
 
     def needs(self, is_image: Tensor) -> Needs:
         """The sums over attention weights that `keep` will read for a prompt, is_image (L,) bool; none by default."""

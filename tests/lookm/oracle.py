@@ -46,6 +46,8 @@ def kept_positions(
     prior = text_prior or prior
     kv_heads, length, _ = keys.shape
     recent, important = int(alpha1 * length), int(alpha2 * length)
+    if recent == important == 0 and alpha1 + alpha2 > 0:
+        recent = min(1, length)
     everything = [list(range(length)) for _ in range(kv_heads)]
     if importance == "full" or recent + important >= length:
         return everything

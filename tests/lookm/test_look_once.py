@@ -52,12 +52,12 @@ def test_rows_of_a_left_padded_batch_equal_the_rows_alone(name: str, strategy: s
             assert [layer[0] for layer in session.report().kept_tokens] == [layer[index] for layer in kept]
 
 
-def test_rows_that_keep_nothing_decode_beside_rows_that_keep_something() -> None:
+def test_a_prompt_too_short_for_its_budget_keeps_its_last_token_and_says_so() -> None:
     model = built("llama")
     rows = [prompt("llama", (4,)), prompt("llama", (30,), seed=1)]
     with look_once(model, "h2o", alpha1=0.1, alpha2=0.1) as session:
         batch = greedy(model, left_padded(rows))
-        assert session.report().kept_tokens[0] == (0, 6)
+        assert session.report().kept_tokens[0] == (1, 6)
         for index, row in enumerate(rows):
             assert greedy(model, row).equal(batch[index : index + 1])
 
