@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from benchmarks.planning.estimation import GPUS
+from benchmarks.planning import GPUS
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
-    from benchmarks.planning.plan import PlannedRun
+    from benchmarks.planning import PlannedRun
 
 # Threads that wait by spinning make small models a hundred times slower when another program wants a core too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -60,7 +60,7 @@ def plan(options: argparse.Namespace) -> list[str]:
     Raises:
         LookmError: wrong overrides or options.
     """
-    from benchmarks.planning.plan import DEFAULT_GPU, groups, needs_gpu, planned_runs, planned_settings
+    from benchmarks.planning import DEFAULT_GPU, groups, needs_gpu, planned_runs, planned_settings
 
     if not 0 < options.difference <= 100:
         raise LookmError(f"--difference is {options.difference:g}; it must be above 0 and at most 100 points")
@@ -93,8 +93,7 @@ def _table(runs: Sequence[PlannedRun]) -> list[str]:
 
 def _costs(runs: Sequence[PlannedRun], gpu: str | None, batches: int) -> list[str]:
     """What the runs of one group cost."""
-    from benchmarks.planning.measurement import measure
-    from benchmarks.planning.plan import estimate
+    from benchmarks.planning import estimate, measure
     from benchmarks.run_table import size
 
     cost = measure(runs, batches=batches) if gpu is None else estimate(runs, GPUS[gpu])
@@ -113,26 +112,25 @@ def _time(seconds: float) -> str:
 
 def _subset(runs: Sequence[PlannedRun], options: argparse.Namespace) -> list[str]:
     """The smallest subset that resolves the asked difference, as an override of run.py."""
-    from benchmarks.planning.plan import paired_differences
-    from benchmarks.planning.resolution import DISAGREEMENT, resolve
+    from benchmarks.planning import DISAGREEMENT, paired_differences, resolve
 
-    found = resolve(options.difference / 100, paired_differences(runs), power=options.power)
-    rests = f"variance of a paired difference: {found.variance:.3f}, " + (
-        f"from {found.pairs} pairs with the full cache that are there already"
-        if found.pairs
+    samples, variance, pairs = resolve(options.difference / 100, paired_differences(runs), power=options.power)
+    rests = f"variance of a paired difference: {variance:.3f}, " + (
+        f"from {pairs} pairs with the full cache that are there already"
+        if pairs
         else f"assuming that two strategies score differently on {DISAGREEMENT:.0%} of the samples"
     )
     datasets = len(runs[0].settings.datasets)
-    limit = math.ceil(found.samples / datasets)
+    limit = math.ceil(samples / datasets)
     per_run = max(run.selected for run in runs)
     ending = (
         f"; the {per_run} selected ones are too few"
-        if found.samples > per_run
+        if samples > per_run
         else f": limit={limit} subset=random takes {limit} of each of the {datasets} datasets"
     )
     return [
         f"to find a difference of {options.difference:g} points between two strategies (paired, two-sided 5 %, power "
-        f"{options.power:.0%}): {found.samples} samples{ending}",
+        f"{options.power:.0%}): {samples} samples{ending}",
         f"  {rests}",
     ]
 

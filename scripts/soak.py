@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace, folder: Path, *overrides: str) -> Settings:
-    from benchmarks.planning.plan import planned_settings
+    from benchmarks.planning import planned_settings
 
     settings = planned_settings([f"results_dir={folder}", f"data_dir={folder}", *overrides, *options.overrides])
     if len(settings) != 1:

@@ -90,12 +90,19 @@ def weight_bytes(model: nn.Module, dtype: torch.dtype, quantization: str | None 
     return total - saved + elements // 2 + elements // NF4_BLOCK * FLOAT32
 
 
-def prompt_of(length: int, image_tokens: int) -> Tensor:
-    """A prompt of so many tokens, as many images as fit beside `TEXT_TOKENS` of text: (L,) bool, true for images."""
-    images = max(0, (length - TEXT_TOKENS) // image_tokens)
+def prompt_of(length: int, image_tokens: int, images: int | None = None) -> Tensor:
+    """A prompt of so many tokens, some of its text behind its images: (L,) bool, true for images.
+
+    Args:
+        length: prompt tokens L.
+        image_tokens: of one image.
+        images: how many; None takes as many as fit beside `TEXT_TOKENS` of text.
+    """
+    if images is None:
+        images = max(0, (length - TEXT_TOKENS) // image_tokens)
     is_image = torch.zeros(length, dtype=torch.bool)
-    is_image[length - images * image_tokens :] = True
-    return is_image.roll(-TEXT_TOKENS // 2)  # some text comes after the images
+    is_image[max(0, length - images * image_tokens) :] = images > 0
+    return is_image.roll(-min(TEXT_TOKENS, length - int(is_image.sum())) // 2)
 
 
 def memory_need(

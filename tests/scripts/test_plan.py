@@ -3,15 +3,16 @@
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from benchmarks.evaluation.runner import run
 from benchmarks.evaluation.settings import CONFIGS
-from benchmarks.planning.estimation import GPUS, Architecture, architecture_of, memory_bytes, prompt_cost
-from benchmarks.planning.resolution import resolve, samples_needed
+from benchmarks.planning import GPUS, blueprint_of, memory_bytes, parameters_of, prompt_seconds, resolve
 from lookm.errors import LookmError
 from lookm.registry import load_strategy
 from scripts import plan
@@ -88,62 +89,71 @@ def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str], wrong: list
     assert error.count("\n") == 1
 
 
-def test_llava_7b_has_the_size_that_its_name_says() -> None:
-    model = architecture_of(LLAVA)
-    assert model.text_parameters + model.vision_parameters == pytest.approx(7.06e9, rel=0.01)
-    assert (model.layers, model.hidden, model.kv_heads, model.head_size) == (32, 4096, 32, 128)
-    assert (model.image_tokens, model.vision_tokens) == (576, 576)
-    assert model.cache_bytes(1, "bfloat16") == 512 * 1024
-
-
 @pytest.mark.parametrize(
     "name", sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml") if path.stem != "tiny")
 )
 def test_every_full_size_model_tells_its_sizes(name: str) -> None:
-    model = architecture_of(yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text()))
+    model, image = blueprint_of(yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text()))
+    language, vision = parameters_of(model)
     billions = int(re.findall(r"(\d+)b", name)[0])
-    assert 0.7 * billions < model.text_parameters / 1e9 < 1.3 * billions
-    assert 1e8 < model.vision_parameters < 1e10
-    assert 100 <= model.image_tokens <= 1000
+    assert 0.7 * billions < language / 1e9 < 1.3 * billions
+    assert 1e8 < vision < 1e10
+    assert 100 <= image.tokens <= 1000
 
 
 def test_a_model_that_does_not_tell_its_size_is_named() -> None:
     with pytest.raises(LookmError, match=r"unknown family None of backbones"):
-        architecture_of({"_target_": "lookm.models.tiny.load_tiny"})
+        blueprint_of({"_target_": "lookm.models.tiny.load_tiny"})
+
+
+def seconds(*names: str, tokens: int = 2000, images: int = 3, answer_tokens: float = 32.0) -> tuple[float, float]:
+    """Seconds of one prompt of LLaVA-7B on an A100, together and apart."""
+    strategies = [load_strategy(name, alpha1=0.1, alpha2=0.1) for name in names]
+    sizes: dict[str, Any] = {"tokens": tokens, "images": images, "answer_tokens": answer_tokens}
+    return prompt_seconds(*blueprint_of(LLAVA), GPUS["a100"], strategies, dtype=torch.bfloat16, **sizes)
 
 
 def test_costs_grow_as_they_must_and_sharing_saves() -> None:
-    model, gpu = architecture_of(LLAVA), GPUS["a100"]
-    full, h2o = load_strategy("full"), load_strategy("h2o", alpha1=0.1, alpha2=0.1)
+    assert seconds("full")[0] == pytest.approx(seconds("full")[1])
+    assert seconds("full", "h2o")[0] < seconds("full", "h2o")[1]
+    assert seconds("full", "h2o")[1] == pytest.approx(seconds("full")[1] + seconds("h2o")[1])
+    assert seconds("full", tokens=4000)[0] > 2 * seconds("full", answer_tokens=0.0)[0]
+    decode = seconds("full")[0] - seconds("full", answer_tokens=0.0)[0]
+    language, _ = parameters_of(blueprint_of(LLAVA)[0])
+    cache = 2016 * 512 * 1024  # keys and values of 32 layers of width 4,096, two bytes each
+    assert decode == pytest.approx(32 * (2 * language + cache) / (GPUS["a100"].bandwidth * 0.6))
 
-    def seconds(*strategies: object, tokens: float = 2000.0, answer_tokens: float = 32.0) -> tuple[float, float]:
-        cost = prompt_cost(
-            model,
-            gpu,
-            strategies,
-            tokens=tokens,
-            images=3,
-            answer_tokens=answer_tokens,
-            dtype="bfloat16",  # type: ignore[arg-type]
-        )
-        return cost.together, cost.apart
 
-    assert seconds(full)[0] == pytest.approx(seconds(full)[1])
-    assert seconds(full, h2o)[0] < seconds(full, h2o)[1]
-    assert seconds(full, h2o)[1] == pytest.approx(seconds(full)[1] + seconds(h2o)[1])
-    assert seconds(full, tokens=4000.0)[0] > 2 * seconds(full, answer_tokens=0.0)[0]
-    decode = seconds(full)[0] - seconds(full, answer_tokens=0.0)[0]
-    weights = model.text_parameters * 2 / (gpu.bandwidth * 0.6)
-    assert decode == pytest.approx(32 * (weights + model.cache_bytes(2016, "bfloat16") / (gpu.bandwidth * 0.6)))
-    sizes = [memory_bytes(model, [h2o] * n, tokens=4000, batch_size=1, dtype="bfloat16") for n in (1, 2)]
-    assert sizes[1] - sizes[0] == pytest.approx(model.cache_bytes(800, "bfloat16"))
-    assert isinstance(model, Architecture)
+def test_a_cache_is_as_large_as_its_strategy_promises_and_not_as_the_nominal_budget_says() -> None:
+    """A text prior keeps all text: 1,500 of 2,076 tokens and the recent window, where H2O keeps a fifth of them."""
+    prompt: dict[str, Any] = {"tokens": 2076, "images": 1, "answer_tokens": 100.0}
+    recent, important = 207, 207
+    kept = {"h2o": recent + important, "tp": recent + 1500 - 32, "full": 2076}  # 32 text tokens are recent ones, too
+    step = {name: seconds(name, **prompt)[0] - seconds(name, **prompt | {"answer_tokens": 0.0})[0] for name in kept}
+    for name in ("tp", "full"):
+        more = (kept[name] - kept["h2o"]) * 512 * 1024 * 100 / (GPUS["a100"].bandwidth * 0.6)
+        assert step[name] - step["h2o"] == pytest.approx(more)
+
+
+def test_memory_is_the_weights_every_strategy_s_cache_and_one_workspace_a_prompt() -> None:
+    model, image = blueprint_of(LLAVA)
+    h2o, tp = (load_strategy(name, alpha1=0.1, alpha2=0.1) for name in ("h2o", "tp"))
+
+    def memory(*strategies: Any, batch_size: int = 1) -> int:
+        return memory_bytes(model, image, strategies, tokens=4000, batch_size=batch_size, dtype=torch.bfloat16)
+
+    assert memory(h2o, h2o) - memory(h2o) == 800 * 512 * 1024
+    weights = 2 * memory(h2o) - memory(h2o, batch_size=2)
+    assert weights == 2 * sum(parameters_of(model)) == 2 * 7_063_427_072
+    assert memory(h2o, tp) >= memory(h2o, h2o)
 
 
 def test_the_sample_size_is_the_textbooks_and_a_simulation_finds_the_power() -> None:
-    assert samples_needed(0.05, 0.2) == math.ceil((1.959964 + 0.841621) ** 2 * 0.2 / 0.05**2)
-    difference, share = 0.1, 0.3
-    needed = samples_needed(difference, share - difference**2)
+    samples, variance, _ = resolve(0.05)
+    assert variance == pytest.approx(0.2 - 0.05**2)
+    assert samples == math.ceil((1.959964 + 0.841621) ** 2 * variance / 0.05**2)
+    difference, share = 0.1, 0.2
+    needed, *_ = resolve(difference)
     random = np.random.default_rng(1)
     better, worse = (share + difference) / 2, (share - difference) / 2
     drawn = random.choice([1, -1, 0], p=[better, worse, 1 - share], size=(2000, needed))
@@ -152,9 +162,9 @@ def test_the_sample_size_is_the_textbooks_and_a_simulation_finds_the_power() -> 
 
 
 def test_measured_pairs_replace_the_assumption_when_there_are_enough() -> None:
-    assert resolve(0.02, [1.0] * 10).pairs == 0
+    assert resolve(0.02, [1.0] * 10)[2] == 0
     measured = [1.0, -1.0, 0.0, 0.0] * 25
-    found = resolve(0.02, measured)
-    assert found.pairs == 100
-    assert found.variance == pytest.approx(np.var(measured, ddof=1))
-    assert resolve(0.5).variance == pytest.approx(0.25), "a difference cannot be larger than the disagreement"
+    _, variance, pairs = resolve(0.02, measured)
+    assert pairs == 100
+    assert variance == pytest.approx(np.var(measured, ddof=1))
+    assert resolve(0.5)[1] == pytest.approx(0.25), "a difference cannot be larger than the disagreement"

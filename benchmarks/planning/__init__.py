@@ -1,1 +1,0 @@
-"""What a command will cost, before anything is spent."""
