@@ -16,8 +16,7 @@ from math import ceil
 from statistics import NormalDist, fmean, variance
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.command_line import choices_of, explain
-from benchmarks.evaluation.settings import CONFIGS, Settings, read_settings
+from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
 from lookm.errors import LookmError
 from lookm.strategy import Strategy
@@ -90,34 +89,6 @@ class Estimate:
     apart: float
     memory: float
     basis: tuple[str, ...]
-
-
-def planned_settings(overrides: Sequence[str]) -> list[Settings]:
-    """The settings of all jobs of a command, as `run.py -m` would compose them; a run may occur several times.
-
-    Raises:
-        LookmError: a wrong override, in one line.
-    """
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from hydra.types import RunMode
-    from omegaconf.errors import OmegaConfBaseException
-
-    from benchmarks import interpolation
-    from benchmarks.evaluation.sweep import job_overrides
-
-    interpolation.register()
-    try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            hydra: Any = GlobalHydra.instance().hydra
-            config = hydra.compose_config(
-                "config", list(overrides), run_mode=RunMode.MULTIRUN, with_log_configuration=False
-            )
-            jobs = [hydra.config_loader.load_sweep_config(config, list(words)) for words in job_overrides(config)]
-            return [read_settings(job, choices_of(job)) for job in jobs]
-    except (HydraException, OmegaConfBaseException) as error:
-        raise LookmError(explain(error)) from None
 
 
 def planned_runs(settings: Sequence[Settings]) -> tuple[list[PlannedRun], list[str]]:

@@ -43,14 +43,14 @@ def draw(options: argparse.Namespace) -> None:
         raise LookmError(f"--cells {options.cells} shows nothing; choose 2 or more")
     if options.output.suffix not in (".png", ".svg", ".pdf"):
         raise LookmError(f"--output {options.output} is no picture; choose a name that ends in .png, .svg or .pdf")
+    from benchmarks.composition import compose_one
     from benchmarks.evaluation.loading import load_backbone
     from benchmarks.evaluation.specimen import find_sample, prepare_specimen
     from benchmarks.report.attention_figure import draw_attention, modality_edges, save_figure
-    from benchmarks.report.choosing import compose_settings
     from lookm.attention_map import prompt_maps
     from lookm.prompt import image_token_ids, read_prompt
 
-    settings = compose_settings([f"model={options.model}", f"benchmark={options.benchmark}", *options.overrides])
+    settings = compose_one([f"model={options.model}", f"benchmark={options.benchmark}", *options.overrides])
     settings.benchmark.prepare()
     dataset, sample_id = find_sample(settings.benchmark, options.sample)
     backbone = load_backbone(settings)

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.command_line import Status
+from benchmarks.composition import compose_one
 from benchmarks.evaluation.results import summary_of
 from benchmarks.evaluation.summary import Summary
-from benchmarks.report.choosing import compose_settings
 from lookm.errors import LookmError
 
 from . import run
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if status not in (Status.DONE, Status.SAMPLES_FAILED):
         return status
     try:
-        summaries = [summary_of(compose_settings([f"strategy={name}", *overrides])) for name in STRATEGIES]
+        summaries = [summary_of(compose_one([f"strategy={name}", *overrides])) for name in STRATEGIES]
     except LookmError as error:
         print(f"error: {error}", file=sys.stderr)
         return Status.WRONG_INPUT

@@ -43,15 +43,15 @@ def draw(options: argparse.Namespace) -> None:
     """
     if options.output.suffix not in (".png", ".svg", ".pdf"):
         raise LookmError(f"--output {options.output} is no picture; choose a name that ends in .png, .svg or .pdf")
+    from benchmarks.composition import compose_one
     from benchmarks.evaluation.loading import load_backbone
     from benchmarks.evaluation.specimen import find_sample, prepare_specimen
     from benchmarks.report.attention_figure import save_figure
-    from benchmarks.report.choosing import compose_settings
     from benchmarks.report.kept_figure import draw_kept
     from lookm import load_strategy
     from lookm.kept import kept_positions
 
-    settings = compose_settings([f"model={options.model}", f"benchmark={options.benchmark}", *options.overrides])
+    settings = compose_one([f"model={options.model}", f"benchmark={options.benchmark}", *options.overrides])
     asked = settings.strategy
     budget = {"alpha1": asked.alpha1, "alpha2": asked.alpha2, "semantics": asked.semantics}
     strategies = [load_strategy(name, **budget) for name in options.strategies.split(",")]

@@ -60,7 +60,8 @@ def plan(options: argparse.Namespace) -> list[str]:
     Raises:
         LookmError: wrong overrides or options.
     """
-    from benchmarks.planning import DEFAULT_GPU, groups, needs_gpu, planned_runs, planned_settings
+    from benchmarks.composition import compose_jobs
+    from benchmarks.planning import DEFAULT_GPU, groups, needs_gpu, planned_runs
 
     if not 0 < options.difference <= 100:
         raise LookmError(f"--difference is {options.difference:g}; it must be above 0 and at most 100 points")
@@ -69,12 +70,12 @@ def plan(options: argparse.Namespace) -> list[str]:
     if options.batches < 1:
         raise LookmError(f"--batches is {options.batches}; it must be at least 1")
     overrides, gpu = list(options.overrides), options.gpu
-    settings, notes = planned_settings(overrides), []
+    settings, notes = compose_jobs(overrides), []
     if gpu is None and any(needs_gpu(one) for one in settings):
         gpu = DEFAULT_GPU
         notes.append(f"there is no GPU here that could be measured; --gpu chooses one of {', '.join(sorted(GPUS))}")
     if gpu is not None and not any(word.startswith("dtype=") for word in overrides):
-        settings = planned_settings([*overrides, "dtype=bfloat16"])  # what a GPU computes in, and a part of runs' names
+        settings = compose_jobs([*overrides, "dtype=bfloat16"])  # what a GPU computes in, and a part of runs' names
     runs, unknown = planned_runs(settings)
     costs = [line for group in groups(runs) for line in _costs(group, gpu, options.batches)]
     lines = [f"{len(settings)} jobs, {len(runs)} runs", "", *_table(runs), ""]

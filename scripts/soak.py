@@ -60,12 +60,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace, folder: Path, *overrides: str) -> Settings:
-    from benchmarks.planning import planned_settings
+    from benchmarks.composition import compose_one
 
-    settings = planned_settings([f"results_dir={folder}", f"data_dir={folder}", *overrides, *options.overrides])
-    if len(settings) != 1:
-        raise LookmError(f"{len(settings)} runs are asked for; give overrides of one")
-    return settings[0]
+    return compose_one([f"results_dir={folder}", f"data_dir={folder}", *overrides, *options.overrides])
 
 
 def _load(options: argparse.Namespace) -> bool:

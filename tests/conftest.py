@@ -1,4 +1,5 @@
-"""For the whole suite: reproducible hypothesis runs, one thread a process, and the command line as a function."""
+"""For the whole suite: reproducible hypothesis runs, as many threads as OMP_NUM_THREADS says (by default one), and the
+command line as a function."""
 
 import os
 import sys
@@ -10,7 +11,7 @@ import torch
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=150)
 settings.load_profile("reproducible")
 

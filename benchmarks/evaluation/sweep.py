@@ -13,15 +13,14 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from benchmarks.colours import painted
-from benchmarks.command_line import Status, choices_of, complain, is_expected, jobs
+from benchmarks.command_line import Status, complain, is_expected, jobs
+from benchmarks.composition import compose_each_job_once, job_overrides, job_settings
 from benchmarks.evaluation.leader import leads
 from benchmarks.evaluation.loggers import name_group
 from lookm.errors import LookmError
@@ -66,9 +65,10 @@ class Sweep(Callback):
             config.hydra.sweep.dir = tempfile.mkdtemp(prefix="sweep-")
             atexit.register(shutil.rmtree, config.hydra.sweep.dir, ignore_errors=True)
         jobs.cache_clear()
+        compose_each_job_once()
         if config.hydra.sweeper._target_ != _BASIC_SWEEPER:
             return
-        settings = [_settings_of(config, overrides) for overrides in job_overrides(config)]
+        settings = [job_settings(config, overrides) for overrides in job_overrides(config)]
         if not leads():
             return
         check_runs(settings)
@@ -118,19 +118,6 @@ class Sweep(Callback):
             print(painted(f"\n{comparison_table(summaries)}", sys.stdout), flush=True)
 
 
-def job_overrides(config: DictConfig) -> list[list[str]]:
-    """The overrides of all jobs of a sweep, as Hydra's basic sweeper will hand them to the launcher.
-
-    Args:
-        config: the sweep's configuration, with its `hydra` node.
-    """
-    loader = GlobalHydra.instance().config_loader()
-    fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*fixed, *config.hydra.overrides.task])
-    (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return batch
-
-
 def check_runs(settings: Sequence[Settings]) -> None:
     """Checks that every run has its data, and a folder that was made from the same things or none.
 
@@ -161,17 +148,9 @@ def announce_jobs(config: DictConfig, batch: Sequence[Sequence[str]]) -> None:
     settings = []
     for overrides in batch:
         try:
-            settings.append(_settings_of(config, overrides))
+            settings.append(job_settings(config, overrides))
         except Exception as error:
             if not is_expected(error):
                 raise
             # The job will say so itself.
     jobs().announce(settings)
-
-
-def _settings_of(config: DictConfig, overrides: Sequence[str]) -> Settings:
-    """The settings of one job."""
-    from benchmarks.evaluation.settings import read_settings
-
-    composed = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
-    return read_settings(composed, choices_of(composed))

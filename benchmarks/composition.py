@@ -1,0 +1,104 @@
+"""Configurations as `run.py` composes them: for programs that look instead of run, and once for each job of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from benchmarks.command_line import choices_of, explain
+from lookm.errors import LookmError
+from lookm.locations import CONFIGS
+
+if TYPE_CHECKING:
+    from benchmarks.evaluation.settings import Settings
+
+
+def compose_jobs(overrides: Sequence[str]) -> list[Settings]:
+    """The settings of all jobs of `run.py -m overrides…`, in their order; a run may occur several times.
+
+    Raises:
+        LookmError: an unknown key, group or value, as `run.py` says it.
+    """
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            config = hydra.compose_config(
+                "config", list(overrides), run_mode=RunMode.MULTIRUN, with_log_configuration=False
+            )
+            return [job_settings(config, job) for job in job_overrides(config)]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise LookmError(explain(error)) from None
+
+
+def compose_one(overrides: Sequence[str]) -> Settings:
+    """The settings of `run.py overrides…`.
+
+    Raises:
+        LookmError: as `compose_jobs`, or overrides that name several jobs.
+    """
+    first, *others = compose_jobs(overrides)
+    if others:
+        raise LookmError(f"{' '.join(overrides)} names {len(others) + 1} jobs; give one value for each key")
+    return first
+
+
+def job_overrides(config: DictConfig) -> list[list[str]]:
+    """The overrides of all jobs of a sweep, as Hydra's basic sweeper will hand them to the launcher.
+
+    Args:
+        config: the sweep's configuration, with its `hydra` node.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*fixed, *config.hydra.overrides.task])
+    (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return batch
+
+
+def job_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
+    """The settings of one job of a sweep.
+
+    Args:
+        config: the sweep's configuration, with its `hydra` node.
+        overrides: of the job.
+    """
+    from benchmarks.evaluation.settings import read_settings
+
+    job = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
+    return read_settings(job, choices_of(job))
+
+
+def compose_each_job_once() -> None:
+    """From now on this process's Hydra, which is about to sweep, composes equal overrides once.
+
+    Its sweeper composes every job to validate it and its launcher to run it, and this program's checks before.
+    """
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    hydra.config_loader = _ComposingOnce(hydra.config_loader.get_search_path())
+
+
+class _ComposingOnce(ConfigLoaderImpl):
+    """Hands out copies of a job's configuration; the copies that go to other processes compose anew."""
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        composed: dict[tuple[str, ...], DictConfig] = self.__dict__.setdefault("composed", {})
+        key = tuple(sweep_overrides)
+        if key not in composed:
+            composed[key] = super().load_sweep_config(master_config, sweep_overrides)
+        return deepcopy(composed[key])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "composed"}
