@@ -1,0 +1,95 @@
+"""The docs: their code runs as it stands, their drawing is the tree, their table has every strategy."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lookm.registry import strategy_names
+from scripts.command import COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Fenced code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["engine", "quickstart"])
+def test_library_code_runs_and_prints_what_the_page_shows(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for code in blocks(page, "python"):
+        exec(code, {})
+    printed = capsys.readouterr().out.splitlines()
+    shown = [line for block in blocks(page, "text") for line in block.splitlines()]
+    assert printed
+    for line in printed:
+        assert line in shown or "time" in line, line
+
+
+def test_a_strategy_is_added_by_one_file_and_one_yaml(tmp_path: Path) -> None:
+    for package in ("lookm", "baselines", "configs"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("tiny_llava", "__pycache__"))
+    (tmp_path / "baselines" / "evenly.py").write_text(blocks("adding", "python")[0], encoding="utf-8")
+    (tmp_path / "configs" / "strategy" / "evenly.yaml").write_text(blocks("adding", "yaml")[0], encoding="utf-8")
+    code = """
+import torch
+from lookm import compress_rows
+q, k, v = torch.randn(3, 1, 2, 100, 8)
+(row,) = compress_rows(q, k, v, torch.ones(100, dtype=torch.bool), strategy="evenly", alpha1=0.05, alpha2=0.05)
+print(row.positions.tolist())
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == str([[0, 19, 38, 57, 76, *range(95, 100)]] * 2)
+
+
+def test_the_drawing_of_the_house_is_the_tree() -> None:
+    (house,) = blocks("architecture", "text")
+    drawn, top = set(), ""
+    for indent, name in re.findall(r"^( *)([\w.]+/?) ", house, flags=re.MULTILINE):
+        top = top if indent else name
+        drawn.add(f"{top}{name}" if indent else name)
+    tracked = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    files = [Path(line) for line in tracked.stdout.splitlines() if (ROOT / line).exists()]
+    folders = {f"{path.parts[0]}/" for path in files if len(path.parts) > 1 and not path.parts[0].startswith(".")}
+    rooms = {
+        f"{path.parts[0]}/{path.parts[1]}/"
+        for path in files
+        if path.parts[0] in ("lookm", "benchmarks") and len(path.parts) > 2
+    }
+    assert drawn == folders | rooms | {"run.py"}
+
+
+def test_every_strategy_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import strategy_table
+
+    for name in strategy_names():
+        first, paper, keeps, _ = strategy_table.row(name)
+        assert first == f"`{name}`"
+        assert len(keeps) > 20
+        assert paper.startswith("[") or name == "full"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_on_a_page_exists(page: str) -> None:
+    for command in re.findall(r"(?:^|[`$;&(] ?)lookm ([a-z][\w-]*)", PAGES[page], flags=re.MULTILINE):
+        assert command in COMMANDS, command
+    for module in re.findall(r"python -m scripts\.(\w+)", PAGES[page]):
+        assert (ROOT / "scripts" / f"{module}.py").exists(), module
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "docs", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "index.html").exists()
