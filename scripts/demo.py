@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.command_line import Status
-from benchmarks.composition import compose_one
+from benchmarks.composition import compose_jobs
 from benchmarks.evaluation.results import summary_of
 from benchmarks.evaluation.summary import Summary
 from lookm.errors import LookmError
@@ -30,11 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for run.py, such as limit=5 or device=cpu")
     overrides = parser.parse_args(argv).overrides
-    status = run.main(["-m", f"strategy={','.join(STRATEGIES)}", *overrides])
+    rows = f"strategy={','.join(STRATEGIES)}"
+    status = run.main(["-m", rows, *overrides])
     if status not in (Status.DONE, Status.SAMPLES_FAILED):
         return status
     try:
-        summaries = [summary_of(compose_one([f"strategy={name}", *overrides])) for name in STRATEGIES]
+        summaries = [summary_of(settings) for settings in compose_jobs([rows, *overrides])]
     except LookmError as error:
         print(f"error: {error}", file=sys.stderr)
         return Status.WRONG_INPUT

@@ -47,14 +47,6 @@ print(row.positions.tolist())
     assert result.stdout.strip() == str([[0, 1, 2, *range(95, 100)]] * 2)
 
 
-def test_the_drawing_of_the_house_is_true() -> None:
-    house = README.split("## The house")[1].split("```")[1]
-    for name in re.findall(r"^  ([\w.]+(?:/|\.py))", house, flags=re.MULTILINE):
-        assert any((ROOT / folder / name).exists() for folder in ("lookm", "benchmarks", "scripts")), name
-    for name in re.findall(r"^([\w.]+/?) ", house, flags=re.MULTILINE):
-        assert (ROOT / name).exists(), name
-
-
 @pytest.mark.parametrize("command", re.findall(r"python -m (scripts\.\w+)", README))
 def test_every_script_that_readme_names_explains_itself(command: str) -> None:
     module = ROOT / Path(*command.split(".")).with_suffix(".py")
