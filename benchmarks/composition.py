@@ -50,7 +50,7 @@ def compose_one(overrides: Sequence[str]) -> Settings:
     """
     first, *others = compose_jobs(overrides)
     if others:
-        raise LookmError(f"{' '.join(overrides)} names {len(others) + 1} jobs; give one value for each key")
+        raise LookmError(f"{len(others) + 1} runs are asked for; give one value for each key")
     return first
 
 
