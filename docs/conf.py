@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+from sphinx.application import Sphinx
 
-import strategy_table
+HERE = Path(__file__).parent
 
 project = "LOOK-M, made to run"
 author = "the authors of this repository"
@@ -16,4 +16,10 @@ html_theme = "furo"
 html_title = project
 html_copy_source = html_show_sourcelink = False
 
-strategy_table.write(Path(__file__).parent / "generated" / "strategies.md")
+
+def setup(_: Sphinx) -> None:
+    """Writes what is generated, before any page is read."""
+    sys.path[:0] = [str(HERE), str(HERE.parent)]
+    import strategy_table
+
+    strategy_table.write(HERE / "generated" / "strategies.md")
