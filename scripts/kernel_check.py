@@ -1,10 +1,9 @@
-"""What `scripts.device_check` asks of the kernels: log-sum-exp, fused statistics and matching, determinism, time.
+"""What `scripts.device_check` asks of the kernels: log-sum-exp, fused statistics and matching, determinism.
 
 Every claim is checked from the same numbers against the plain torch version in float32 on the CPU.
 """
 
-import statistics
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lookm import load_strategy, strategy_names
-from lookm.compression import Stages, compress_many
+from lookm.compression import compress_many
 from lookm.kernels import fused
 from lookm.kernels.prefill import attention_with_log_sum_exp
 from lookm.layer import Layer
 from lookm.merging import match_evicted
 from lookm.statistics import Needs, attention_statistics, causal_log_sum_exp
-from lookm.stopwatch import Mark
 
 HEADS = ((8, 1, 64), (4, 2, 80), (4, 1, 128), (2, 7, 128))
 """Key/value heads, query heads of each, head size."""
@@ -40,10 +38,12 @@ def random_states(
     return queries, keys, values
 
 
-def check_kernels(device: str, dtype: torch.dtype, length: int) -> list[dict[str, Any]]:
+def check_kernels(
+    device: str, dtype: torch.dtype, length: int, heads: Sequence[tuple[int, int, int]] = HEADS
+) -> list[dict[str, Any]]:
     """Log-sum-exp, sums, squares, windows and matches of random heads, on the device and on the CPU in float32."""
     rows = []
-    for kv_heads, group, size in HEADS:
+    for kv_heads, group, size in heads:
         q, k, v = random_states(kv_heads, group, length, size, dtype)
         on_q, on_k, on_v = (states.to(device) for states in (q, k, v))
         row: dict[str, Any] = {
@@ -107,38 +107,3 @@ def check_determinism(device: str, dtype: torch.dtype, length: int) -> list[dict
         }
         for strategy, a, b in zip(strategies, first, second, strict=True)
     ]
-
-
-def measure_layer(device: str, heads: int, size: int, length: int, repeats: int) -> dict[str, Any]:
-    """Milliseconds of one layer's attention and of compressing it, by stage: LOOK-M alone, and the eleven rows."""
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    q, k, v = (states.to(device) for states in random_states(heads, 1, length, size, dtype))
-    is_image = ((torch.arange(length) % (length // 3)) >= length // 12).to(device)
-
-    def attend() -> Tensor | None:
-        told = attention_with_log_sum_exp(q[None], k[None], v[None], None)
-        return None if told is None else told[1][0]
-
-    lse = attend()
-    result: dict[str, Any] = {"attention_ms": _median(attend, q.device, repeats)}
-    for label, names in (("tp_pmerge", ["tp_pmerge"]), ("eleven", strategy_names())):
-        strategies = [load_strategy(name) for name in names]
-        compress_many(strategies, Layer(q, k, v, is_image, log_sum_exp=lse))  # warm-up
-        collected = [Stages() for _ in range(repeats)]
-        for stages in collected:
-            compress_many(strategies, Layer(q, k, v, is_image, log_sum_exp=lse), stages=stages)
-        result[label] = {
-            f"{stage}_ms": statistics.median(getattr(stages, stage).milliseconds() for stages in collected)
-            for stage in ("statistics", "choice", "merge")
-        }
-    return result
-
-
-def _median(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median milliseconds of some work after one warm-up."""
-    times = []
-    for _ in range(repeats + 1):
-        begin = Mark.now(device)
-        work()
-        times.append(begin.milliseconds_until(Mark.now(device)))
-    return statistics.median(times[1:])
