@@ -2,8 +2,8 @@
 
     python -m scripts.model_memory --length 4096
 
-Nothing is measured and nothing is loaded: see `lookm.models.memory` for what is counted. Results go to
-`results/efficiency/model_memory.json`.
+Nothing is measured and nothing is loaded: see `lookm.models.memory` for what is counted.
+`--output results/efficiency/model_memory.json` wrote the numbers that are there.
 """
 
 from __future__ import annotations
@@ -15,23 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+from benchmarks.download.checkpoints import model_fields, model_names
 from benchmarks.evaluation.files import write_json
 from benchmarks.evaluation.provenance import versions
-from benchmarks.evaluation.settings import CONFIGS
 from lookm.errors import LookmError
 from lookm.models.memory import blueprint, memory_need, prompt_of, weight_bytes
 from lookm.models.source import QUANTIZATIONS
 from lookm.registry import load_strategy, strategy_names
 
-OUTPUT = Path("results/efficiency/model_memory.json")
 GIB = 2**30
 SHOWN = ("full", "h2o", "tp_pmerge")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table and save all numbers; returns the exit status: 0, or 2 for wrong input."""
+    """Print the table, and save all numbers if a file is named; returns the exit status: 0, or 2 for wrong input."""
     options = _parser().parse_args(arguments)
     try:
         models = options.models or backbone_names()
@@ -39,19 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LookmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    command = f"python -m scripts.model_memory --length {options.length} --alpha1 {options.alpha1:g}"
-    write_json(
-        options.output,
-        {
+    print(table(numbers))
+    if options.output is not None:
+        command = f"python -m scripts.model_memory --length {options.length} --alpha1 {options.alpha1:g}"
+        about = {
             "command": f"{command} --alpha2 {options.alpha2:g} --dtype {options.dtype}",
             "what": "bytes, computed from the configurations (not measured): one prompt, images of the largest size; "
             "peak = weights + cache + workspace, without the CUDA context and the allocator's waste",
             "versions": versions(),
-            "models": numbers,
-        },
-    )
-    print(table(numbers))
-    print(f"\nSaved in {options.output}")
+        }
+        write_json(options.output, about | {"models": numbers})
     return 0
 
 
@@ -62,28 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--alpha1", type=float, default=0.1, help="share of the recent window (0.1)")
     parser.add_argument("--alpha2", type=float, default=0.1, help="share of the important tokens (0.1)")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16", help="(bfloat16)")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"where the numbers go ({OUTPUT})")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write all numbers, of every strategy, as JSON")
     return parser
 
 
 def backbone_names() -> list[str]:
-    """Models with a checkpoint on the Hub: all but the shipped one, small models first."""
-    names = [file.stem for file in (CONFIGS / "model").glob("*.yaml") if read_fields(file.stem).get("path")]
-    return sorted(names)
-
-
-def read_fields(model: str) -> dict[str, Any]:
-    """Fields of a model's YAML, unresolved.
-
-    Raises:
-        LookmError: no such model.
-    """
-    file = CONFIGS / "model" / f"{model}.yaml"
-    if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml")))
-        raise LookmError(f"unknown model {model!r}; choose one of {known}")
-    fields: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return fields
+    """Models with a checkpoint on the Hub: all but the shipped one."""
+    return [name for name in model_names() if model_fields(name).get("path")]
 
 
 def model_numbers(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -92,7 +72,7 @@ def model_numbers(name: str, options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         LookmError: no backbone of that name, or a length or budget that cannot be.
     """
-    fields = read_fields(name)
+    fields = model_fields(name)
     if not fields.get("path"):
         raise LookmError(f"{name} comes with this repository and needs next to nothing; choose another model")
     if options.length < 1:

@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LookmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # such as a name that no disk takes
+        print(f"error: {str(error.filename)[:60]}: {error.strerror}", file=sys.stderr)
+        return 2
     return 0
 
 

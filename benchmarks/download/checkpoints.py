@@ -43,16 +43,26 @@ def model_names() -> list[str]:
     return sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 
 
+def model_fields(model: str) -> dict[str, Any]:
+    """The fields of a model's YAML, interpolations unresolved.
+
+    Raises:
+        LookmError: no such model.
+    """
+    if model not in model_names():
+        raise LookmError(f"unknown model {model!r}; choose one of {', '.join(model_names())}")
+    fields = OmegaConf.to_container(OmegaConf.load(CONFIGS / "model" / f"{model}.yaml"))
+    assert isinstance(fields, dict)
+    return {str(key): value for key, value in fields.items()}
+
+
 def read_source(model: str) -> Source | None:
     """Where a model's checkpoint comes from; None for one that comes with this repository.
 
     Raises:
         LookmError: no such model, or its `path` is a folder on this disk.
     """
-    if model not in model_names():
-        raise LookmError(f"unknown model {model!r}; choose one of {', '.join(model_names())}")
-    config = OmegaConf.to_container(OmegaConf.load(CONFIGS / "model" / f"{model}.yaml"))
-    assert isinstance(config, dict)
+    config = model_fields(model)
     path = config.get("path")
     if path is None:
         return None

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
-from benchmarks.download.checkpoints import model_names
+from benchmarks.download.checkpoints import model_fields, model_names
 from benchmarks.evaluation.preparation import DATA_ERRORS, Dataset
-from benchmarks.evaluation.settings import CONFIGS
 from benchmarks.evaluation.truncation import GROUPS, truncation_group
 from benchmarks.milebench.prompts import PLACEHOLDER, build_prompt
 from lookm.errors import LookmError
@@ -19,9 +16,6 @@ from lookm.models.source import weights_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-TOKENS_PER_IMAGE = {"llava7b": 576, "llava13b": 576, "mobilevlm3b": 144, "internvl7b": 576}
-"""Image tokens of the paper's backbones, for where their configuration is not on this disk or does not tell."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +68,9 @@ def read_measure(
         tokens_per_image, max_context_len: instead of the model's.
 
     Raises:
-        LookmError: unknown model, a tokenizer that is not on this disk, or a number that nobody knows.
+        LookmError: unknown model, or a tokenizer that is not on this disk.
     """
-    fields = _fields(model)
+    fields = model_fields(model)
     folder = weights_folder(fields)
     source = folder if tokenizer is None else _stand_in(tokenizer)
     if source is None:
@@ -84,15 +78,11 @@ def read_measure(
             f"the tokenizer of {model} is not on this disk: get it with `python -m scripts.download model {model}`, or "
             "let another one stand in for it, such as --tokenizer tiny"
         )
-    per_image = tokens_per_image or _tokens_per_image(folder) or TOKENS_PER_IMAGE.get(model)
-    if per_image is None:
-        raise LookmError(f"how many tokens an image is to {model} is not in its config.json; give --tokens-per-image")
-    limit = max_context_len or fields.get("max_context_len")
-    if limit is None:
-        raise LookmError(f"configs/model/{model}.yaml has no max_context_len; give --max-context")
     from lookm.models.loading import read_tokenizer
 
-    return Measure(model, tokenizer or model, read_tokenizer(source), int(per_image), int(limit))
+    loaded = read_tokenizer(source)
+    per_image = tokens_per_image or _tokens_per_image(fields, folder, loaded)
+    return Measure(model, tokenizer or model, loaded, per_image, int(max_context_len or fields["max_context_len"]))
 
 
 def measure_lengths(dataset: Dataset, measure: Measure) -> Lengths:
@@ -127,16 +117,8 @@ def measure_lengths(dataset: Dataset, measure: Measure) -> Lengths:
     return Lengths(mean, max(whole, default=0), cut, images_lost, tokens_lost, groups, without_prompt)
 
 
-def _fields(model: str) -> dict[str, Any]:
-    if model not in model_names():
-        raise LookmError(f"unknown model {model!r}; choose one of {', '.join(model_names())}")
-    fields = OmegaConf.to_container(OmegaConf.load(CONFIGS / "model" / f"{model}.yaml"))
-    assert isinstance(fields, dict)
-    return {str(key): value for key, value in fields.items()}
-
-
 def _stand_in(tokenizer: str) -> Path:
-    folder = weights_folder(_fields(tokenizer)) if tokenizer in model_names() else Path(tokenizer)
+    folder = weights_folder(model_fields(tokenizer)) if tokenizer in model_names() else Path(tokenizer)
     if folder is None or not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         known = ", ".join(model_names())
         raise LookmError(
@@ -146,15 +128,15 @@ def _stand_in(tokenizer: str) -> Path:
     return folder
 
 
-def _tokens_per_image(folder: Path | None) -> int | None:
-    """What a transformers `config.json` says: `image_seq_length`, or the patches of a LLaVA's vision tower."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder is not None else {}
-    except (OSError, ValueError):
-        return None
-    if isinstance(config.get("image_seq_length"), int):
-        return int(config["image_seq_length"])
-    vision = config.get("vision_config") if config.get("model_type") == "llava" else None
-    if isinstance(vision, dict) and vision.get("image_size") and vision.get("patch_size"):
-        return int(vision["image_size"] // vision["patch_size"]) ** 2
-    return None
+def _tokens_per_image(fields: Mapping[str, Any], folder: Path | None, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The most tokens of an image and its marks, by the folder's `config.json`, or else by the full-size model's."""
+    from lookm.models.family import family_of
+    from lookm.models.loading import read_config
+
+    config = read_config(folder) if folder is not None and (folder / "config.json").is_file() else None
+    if "family" not in fields:  # the tiny model's
+        return int((config or {})["image_seq_length"])
+    family = family_of(fields)
+    shape = family.image_shape(family.full_size() if config is None else family.read_config(config))
+    marks = (tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in family.around_image if mark)
+    return shape.tokens + sum(map(len, marks))

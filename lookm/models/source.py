@@ -6,6 +6,7 @@ Nothing here touches the network: what is missing is named, with the command tha
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,7 +90,8 @@ def weights_folder(config: Mapping[str, Any]) -> Path | None:
         module = str(config.get("_target_", "")).rpartition(".")[0]
         return getattr(import_module(module), "SHIPPED", None) if module else None
     local = Path(path).expanduser()
-    return local if local.is_dir() else _snapshot(str(path), config.get("revision"))
+    is_folder = os.path.isdir(local)  # noqa: PTH112 (False, and no exception, for a name that is too long)
+    return local if is_folder else _snapshot(str(path), config.get("revision"))
 
 
 def find_folder(source: Source) -> Path:

@@ -131,3 +131,8 @@ def test_pickled_weights_are_only_read_when_asked(tmp_path: Path) -> None:
 def test_wrong_values_are_refused(fields: dict[str, str], message: str) -> None:
     with pytest.raises(LookmError, match=message):
         source("x/y", **fields)
+
+
+def test_a_path_that_no_disk_takes_is_one_line() -> None:
+    with pytest.raises(LookmError, match="is neither a folder nor a repository"):
+        find_folder(Source(name="llava7b", path="/" + "a" * 5000))

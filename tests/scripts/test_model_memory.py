@@ -50,3 +50,9 @@ def test_wrong_input_is_one_line(arguments: list[str], message: str, capsys: pyt
     error = capsys.readouterr().err
     assert error.startswith(f"error: {message}")
     assert error.count("\n") == 1
+
+
+def test_nothing_is_written_unless_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["llava7b"]) == 0
+    assert list(tmp_path.iterdir()) == []

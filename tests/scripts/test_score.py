@@ -168,6 +168,7 @@ def test_wrong_input_is_one_line_and_status_2(
     whole = _write(tmp_path / "whole.json", GOLDEN["CLEVR-Change"])
     wrong: dict[str, tuple[object, ...]] = {
         "does not exist; give a run's folder": (tmp_path / "nothing", "--annotations", milebench),
+        "File name too long": ("a" * 5000, "--annotations", milebench),
         "it holds the runs run: give one of them": (run.parent, "--annotations", milebench),
         "needs --annotations": (run,),
         "has no predictions for 'TQA'": (run, "--annotations", milebench, "--dataset", "TQA"),
