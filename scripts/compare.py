@@ -108,7 +108,7 @@ def _differences(one: Run, other: Run) -> str:
 def _parser() -> argparse.ArgumentParser:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="lookm compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, two by two")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="official", help="whose scores (official)")

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m scripts.download", description="Get data and weights.")
+    parser = argparse.ArgumentParser(prog="lookm download", description="Get data and weights.")
     things = parser.add_subparsers(dest="what", required=True)
     data = things.add_parser("milebench", help="the 29 datasets (six archives, about 17 GB, and as much extracted)")
     data.add_argument("--root", type=Path, default=Path("data/MileBench"), help="where to (data/MileBench)")
@@ -77,7 +77,7 @@ def _model(options: argparse.Namespace) -> str:
     if source is None:
         return f"{options.name} comes with this repository; nothing to do"
     found = download_checkpoint(source, to=options.to, revision=options.revision, bin_weights=options.bin_weights)
-    use = f"python run.py model={options.name}"
+    use = f"lookm run model={options.name}"
     if options.to is not None:
         use += f" model.path={shlex.quote(str(options.to))}"
     if options.bin_weights:

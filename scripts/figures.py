@@ -67,7 +67,7 @@ def draw(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.figures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="lookm figure", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser, "figure", "figure5 (scores over the budget) or figure6 (scores over α1 : α2)")
     parser.add_argument("--x", choices=["nominal", "realised", "split"], help="what lies on the horizontal axis")

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.inspect_data",
+        prog="lookm inspect",
         description="Look through a benchmark's folder for what would spoil answers or scores, and sum it up.",
         epilog="Exit status: 0 nothing found, 2 wrong input, 3 something found.",
     )

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m scripts.model_memory", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="lookm memory", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("models", nargs="*", help="files of configs/model, such as llava7b (all backbones)")
     parser.add_argument("--length", type=int, default=4096, help="prompt tokens, at most the model's context (4096)")
     parser.add_argument("--alpha1", type=float, default=0.1, help="share of the recent window (0.1)")

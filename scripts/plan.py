@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.plan",
+        prog="lookm plan",
         description="Print the jobs of a command of run.py, the samples already done, an estimate of time and memory, "
         "and the smallest subset that resolves a difference. Computes a few batches at most, and writes no results.",
     )
@@ -100,7 +100,7 @@ def _costs(runs: Sequence[PlannedRun], gpu: str | None, batches: int) -> list[st
     cost = measure(runs, batches=batches) if gpu is None else estimate(runs, GPUS[gpu])
     where = "GPU" if gpu or runs[0].settings.device.startswith("cuda") else "CPU"
     return [
-        f"{len(runs)} runs computed together (python run.py -m …): {_time(cost.together)} of {where} time",
+        f"{len(runs)} runs computed together (lookm sweep …): {_time(cost.together)} of {where} time",
         f"each in a job of its own (hydra/launcher=…): {_time(cost.apart)} in all",
         f"memory at its peak: {size(cost.memory)}",
         *(f"  {line}" for line in cost.basis),

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m scripts.score", description="Score MileBench results.")
+    parser = argparse.ArgumentParser(prog="lookm score", description="Score MileBench results.")
     parser.add_argument("results", type=Path, metavar="FOLDER_OR_PRED_JSON", help="a run's folder, or a pred.json")
     parser.add_argument("--annotations", type=Path, metavar="PATH", help="MileBench's folder, or one <Dataset>.json")
     parser.add_argument("--dataset", metavar="NAME", help="score only this one; names a pred.json that lies elsewhere")

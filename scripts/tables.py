@@ -56,7 +56,7 @@ def table(options: argparse.Namespace) -> str:
 def _parser() -> argparse.ArgumentParser:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.tables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="lookm table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(
         parser, "table", "table1, table2, table3 or table6; figure5 and figure6 give their numbers as a table"

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.verify",
+        prog="lookm verify",
         description="Compute random samples of a run again, with the configuration that it recorded, and compare "
         "tokens, budgets and all else but times. Nothing is written.",
         epilog="Exit status: 0 all the same, 1 something differs, 2 wrong input.",

@@ -46,7 +46,7 @@ def runs_in(folder: Path) -> list[Path]:
         (("-m", "strategy=full", "alpha1=0.1,0.2,7"), r"alpha1 must be a number from 0 to 1, not 7"),
         (("-m", "alpa1=0.1,0.2"), r"unknown key 'alpa1'; did you mean 'alpha1'\?"),
         (("model=tiny", "model.path=nowhere"), r"no model in nowhere"),
-        (("benchmark=milebench",), r"python -m scripts.download milebench"),
+        (("benchmark=milebench",), r"lookm download milebench"),
         (("strategy=[",), r"\S"),
     ],
 )

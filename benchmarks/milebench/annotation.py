@@ -20,7 +20,7 @@ DEFAULT_ROOT = Path("data/MileBench")
 def how_to_get(root: Path) -> str:
     """The command that gets MileBench into this folder."""
     option = "" if Path(root) == DEFAULT_ROOT else f" --root {shlex.quote(str(root))}"
-    return f"get it with `python -m scripts.download milebench{option}`"
+    return f"get it with `lookm download milebench{option}`"
 
 
 def annotation_path(root: Path, dataset: str, *, combine_image: int | None = None, adversarial: bool = False) -> Path:

@@ -75,7 +75,7 @@ def read_measure(
     source = folder if tokenizer is None else _stand_in(tokenizer)
     if source is None:
         raise LookmError(
-            f"the tokenizer of {model} is not on this disk: get it with `python -m scripts.download model {model}`, or "
+            f"the tokenizer of {model} is not on this disk: get it with `lookm download model {model}`, or "
             "let another one stand in for it, such as --tokenizer tiny"
         )
     from lookm.models.loading import read_tokenizer

@@ -108,7 +108,7 @@ def find_folder(source: Source) -> Path:
             )
         raise LookmError(
             f"the weights of {source.name} ({source.path}) are not on this machine, neither as a folder nor in Hugging "
-            f"Face's cache; get them with `python -m scripts.download model {source.name}`, or name their folder with "
+            f"Face's cache; get them with `lookm download model {source.name}`, or name their folder with "
             "model.path=…"
         )
     _check_complete(folder, source)
@@ -141,7 +141,7 @@ def _snapshot(repo_id: str, revision: str | None) -> Path | None:
 def _check_complete(folder: Path, source: Source) -> None:
     """Raises LookmError unless the configuration, all weights and a tokenizer are there."""
     downloaded = folder != Path(source.path).expanduser()
-    again = f"`python -m scripts.download model {source.name}` goes on from there" if downloaded else "copy them there"
+    again = f"`lookm download model {source.name}` goes on from there" if downloaded else "copy them there"
     if not (folder / "config.json").is_file():
         raise LookmError(f"no model in {folder}: config.json is missing; {again}")
     if uses_bin(folder) and not source.bin_weights:

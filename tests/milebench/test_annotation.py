@@ -75,11 +75,9 @@ def test_adversarial_and_combined_exclude_each_other(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_says_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(
-        LookmError, match=rf"'TQA' is not in .*`python -m scripts.download milebench --root {tmp_path}`"
-    ):
+    with pytest.raises(LookmError, match=rf"'TQA' is not in .*`lookm download milebench --root {tmp_path}`"):
         read_annotation(tmp_path, "TQA")
-    with pytest.raises(LookmError, match=r"get it with `python -m scripts.download milebench`"):
+    with pytest.raises(LookmError, match=r"get it with `lookm download milebench`"):
         read_annotation(Path("data/MileBench"), "Nothing")
 
 
@@ -138,7 +136,7 @@ def test_an_image_outside_the_folder_is_refused(tmp_path: Path, image: str, fiel
 def test_the_benchmark_is_prepared_when_any_of_its_datasets_is_there(tmp_path: Path) -> None:
     benchmark = milebench_benchmark(tmp_path / "MileBench")
     assert (benchmark.name, len(benchmark.datasets)) == ("milebench", 29)
-    with pytest.raises(LookmError, match=r"does not exist: get it with `python -m scripts.download milebench --root"):
+    with pytest.raises(LookmError, match=r"does not exist: get it with `lookm download milebench --root"):
         benchmark.prepare()
     benchmark.root.mkdir()
     with pytest.raises(LookmError, match=r"none of MileBench's 29 datasets"):

@@ -71,7 +71,7 @@ def test_missing_weights_name_the_command_that_gets_them() -> None:
         find_folder(source(REPOSITORY))
     assert str(error.value) == (
         "the weights of llava7b (llava-hf/llava-1.5-7b-hf) are not on this machine, neither as a folder nor in Hugging "
-        "Face's cache; get them with `python -m scripts.download model llava7b`, or name their folder with model.path=…"
+        "Face's cache; get them with `lookm download model llava7b`, or name their folder with model.path=…"
     )
     assert weights_folder({"path": REPOSITORY}) is None
 
@@ -101,7 +101,7 @@ def test_a_missing_weight_file_is_named(cache: Path) -> None:
     (snapshot / "model.safetensors").rename(snapshot / "model-1.safetensors")
     files = {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-3.safetensors"}
     (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
-    with pytest.raises(LookmError, match=r"2 of 3 weight files are missing in .*: model-2.safetensors; `python"):
+    with pytest.raises(LookmError, match=r"2 of 3 weight files are missing in .*: model-2.safetensors; `lookm"):
         find_folder(source(REPOSITORY))
     (snapshot / "model.safetensors.index.json").write_text("[]")
     with pytest.raises(LookmError, match="is no index of weight files"):

@@ -44,7 +44,7 @@ def test_the_checkpoint_is_safetensors_configuration_and_tokenizer(
     assert contents(tmp_path / "weights") == SAFE
     said = capsys.readouterr().out
     assert "4 fetched now" in said
-    assert said.rstrip().endswith(f"`python run.py model=llava7b model.path={tmp_path / 'weights'}`")
+    assert said.rstrip().endswith(f"`lookm run model=llava7b model.path={tmp_path / 'weights'}`")
 
 
 def test_the_cache_is_where_models_are_found_by_name(hub: LocalHub, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_large_model_without_weights_and_data_is_estimated_and_says_from_what(
     assert "llava7b-milebench-tp_pmerge-0.1-0.1-paper-bf16" in text
     assert "every prompt is taken to fill the context of 4096 tokens (an upper bound)" in text
     assert "A100 80 GB at 40% of its FLOP/s in prefill and 60% of its bandwidth in decode (assumed)" in text
-    assert "python -m scripts.download milebench" in text
+    assert "lookm download milebench" in text
     assert list(tmp_path.iterdir()) == [], "planning writes nothing"
 
 

@@ -1,4 +1,4 @@
-"""`python -m scripts.score` on every form of input, and its errors."""
+"""`lookm score` on every form of input, and its errors."""
 
 import json
 from pathlib import Path
@@ -177,7 +177,7 @@ def test_wrong_input_is_one_line_and_status_2(
         "has predictions but no 'dataset'": (half,),
         "--write needs a pred.json": (whole, "--write"),
         "half.json": (whole, "--json", half / "out.json"),
-        "python -m scripts.download milebench --root": (run, "--annotations", tmp_path / "elsewhere"),
+        "lookm download milebench --root": (run, "--annotations", tmp_path / "elsewhere"),
     }
     for message, arguments in wrong.items():
         status, _, errors = score(capsys, *arguments)
