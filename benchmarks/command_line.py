@@ -21,12 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks import interpolation
 from benchmarks.colours import painted
+from benchmarks.evaluation import KEYS
 from benchmarks.evaluation.interruption import replace_handlers, restore_handlers, stop_now
-from benchmarks.evaluation.keys import KEYS
-from benchmarks.evaluation.leader import leads
+from benchmarks.evaluation.ranks import leads
 
 if TYPE_CHECKING:
-    from benchmarks.evaluation.jobs import Jobs
+    from benchmarks.evaluation.sweep import Jobs
 
 _LEADER_SPEAKS = 10.0  # seconds; it is over as soon as the leader has ended
 
@@ -99,7 +99,7 @@ def run_job(config: DictConfig) -> float:
         if sweeping:
             outcome = jobs().outcome(settings)
         else:
-            from benchmarks.evaluation.runner import run
+            from benchmarks.evaluation.run import run
 
             outcome = run(settings)
     except Exception as error:
@@ -119,7 +119,7 @@ def run_job(config: DictConfig) -> float:
 @lru_cache(maxsize=1)
 def jobs() -> Jobs:
     """The jobs of the sweep that this process runs."""
-    from benchmarks.evaluation.jobs import Jobs
+    from benchmarks.evaluation.sweep import Jobs
 
     return Jobs()
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from benchmarks.evaluation.preparation import Dataset
+    from benchmarks.milebench.dataset import Dataset
     from lookm.models.backbone import Backbone, ImageShape
 
 
@@ -93,7 +93,7 @@ class Estimate:
 
 def planned_runs(settings: Sequence[Settings]) -> tuple[list[PlannedRun], list[str]]:
     """The runs of a command, each once, and what is not known of them."""
-    from benchmarks.evaluation.preparation import read_datasets
+    from benchmarks.evaluation.examples import read_datasets
 
     runs: list[PlannedRun] = []
     unknown: dict[str, None] = {}
@@ -118,10 +118,10 @@ def planned_runs(settings: Sequence[Settings]) -> tuple[list[PlannedRun], list[s
 
 def groups(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
     """The runs of which something is left, those together that `run.py -m` computes together."""
-    from benchmarks.evaluation.grouped import parts
+    from benchmarks.evaluation.run import group_runs
 
     left = [run for run in runs if run.left]
-    return [[left[place] for place in part] for part in parts([run.settings for run in left])]
+    return [[left[place] for place in part] for part in group_runs([run.settings for run in left])]
 
 
 def needs_gpu(settings: Settings) -> bool:
@@ -250,7 +250,7 @@ def estimate(runs: Sequence[PlannedRun], gpu: Gpu) -> Estimate:
 
 def _prompts(settings: Settings, image: ImageShape) -> tuple[list[tuple[int, int]], str]:
     """Tokens and images of prompts that stand for all, and what they rest on."""
-    from benchmarks.evaluation.preparation import read_datasets
+    from benchmarks.evaluation.examples import read_datasets
     from lookm.models.memory import prompt_of
 
     longest = int(settings.model_config["max_context_len"])
@@ -301,10 +301,10 @@ def measure(runs: Sequence[PlannedRun], *, batches: int = 3, seed: int = 0) -> E
     """
     import torch
 
-    from benchmarks.evaluation.asking import answer
-    from benchmarks.evaluation.loading import load_backbone
-    from benchmarks.evaluation.preparation import read_datasets
-    from benchmarks.evaluation.reading import read_units
+    from benchmarks.evaluation.batches import read_batches
+    from benchmarks.evaluation.examples import read_datasets
+    from benchmarks.evaluation.generate import answer
+    from benchmarks.evaluation.run import load_backbone
 
     first, strategies = runs[0].settings, [run.settings.strategy for run in runs]
     root, backbone = first.benchmark.root, load_backbone(first)
@@ -316,7 +316,7 @@ def measure(runs: Sequence[PlannedRun], *, batches: int = 3, seed: int = 0) -> E
     for number in range(batches + 1):
         name = drawn.choice([name for name in datasets if lengths[name]])
         sample = drawn.choice(sorted(lengths[name]))
-        unit = next(iter(read_units([datasets[name]], {name: {sample}}, backbone, root)))
+        unit = next(iter(read_batches([datasets[name]], {name: {sample}}, backbone, root)))
         for size in seconds:
             began = time.perf_counter()
             for part in unit.parts:
@@ -343,16 +343,16 @@ def measure(runs: Sequence[PlannedRun], *, batches: int = 3, seed: int = 0) -> E
 
 def _prompt_tokens(dataset: Dataset, backbone: Backbone) -> dict[str, int]:
     """Tokens of the prompts of a dataset's selected samples, by id."""
-    from benchmarks.evaluation.preparation import Prepared, prepare_prompts
+    from benchmarks.evaluation.examples import Example, build_examples
 
-    prompts = prepare_prompts(
+    prompts = build_examples(
         dataset,
         list(dataset.samples),
         tokenizer=backbone.tokenizer,
         max_context_len=backbone.max_context_len,
         n_tokens_per_image=backbone.n_tokens_per_image,
     )
-    return {item.sample_id: item.tokens for item in prompts if isinstance(item, Prepared)}
+    return {item.sample_id: item.tokens for item in prompts if isinstance(item, Example)}
 
 
 def paired_differences(runs: Sequence[PlannedRun]) -> list[float]:

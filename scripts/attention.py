@@ -44,8 +44,8 @@ def draw(options: argparse.Namespace) -> None:
     if options.output.suffix not in (".png", ".svg", ".pdf"):
         raise LookmError(f"--output {options.output} is no picture; choose a name that ends in .png, .svg or .pdf")
     from benchmarks.composition import compose_one
-    from benchmarks.evaluation.loading import load_backbone
-    from benchmarks.evaluation.specimen import find_sample, prepare_specimen
+    from benchmarks.evaluation.examples import find_sample, view_sample
+    from benchmarks.evaluation.run import load_backbone
     from benchmarks.report.attention_figure import draw_attention, modality_edges, save_figure
     from lookm.attention_map import prompt_maps
     from lookm.prompt import image_token_ids, read_prompt
@@ -54,7 +54,7 @@ def draw(options: argparse.Namespace) -> None:
     settings.benchmark.prepare()
     dataset, sample_id = find_sample(settings.benchmark, options.sample)
     backbone = load_backbone(settings)
-    specimen = prepare_specimen(backbone, dataset, sample_id)
+    specimen = view_sample(backbone, dataset, sample_id)
     ids = specimen.inputs["input_ids"]
     is_image = read_prompt(ids, None, None, image_token_ids(backbone.model.config)).is_image[0].cpu()
     maps = prompt_maps(backbone.model, specimen.inputs, modality_edges(is_image, options.cells))

@@ -43,8 +43,8 @@ def build(options: argparse.Namespace) -> None:
         import wandb_workspaces  # noqa: F401
     except ImportError:
         raise LookmError('wandb_workspaces is missing; pip install "lookm-harness[wandb]"') from None
-    from benchmarks.evaluation.files import write_json
     from benchmarks.evaluation.loggers.dashboard import make_report, make_workspace, specification
+    from benchmarks.files import write_json
 
     entity = options.entity or "entity"
     if options.mode == "online":

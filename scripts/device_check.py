@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.evaluation.files import write_json
 from benchmarks.evaluation.provenance import hardware, versions
+from benchmarks.files import write_json
 from lookm import load_strategy, look_once, strategy_names
 from lookm.compression import compress_many
 from lookm.layer import Layer

@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.evaluation.files import write_json, write_text
 from benchmarks.evaluation.provenance import hardware, versions
+from benchmarks.files import write_json, write_text
 from lookm.errors import LookmError
 
 from .measuring.capacity import largest_batches

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.evaluation.files import write_text
+from benchmarks.files import write_text
 from benchmarks.tables.experiment_arguments import add_arguments, read_arguments, read_conditions
 from lookm.errors import LookmError
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
-    from benchmarks.evaluation.benchmark import Benchmark
+    from benchmarks.benchmark import Benchmark
     from benchmarks.milebench.inspection import Inspected
     from benchmarks.milebench.lengths import Measure
 
@@ -25,7 +25,7 @@ FOUND = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    from benchmarks.evaluation.files import write_json
+    from benchmarks.files import write_json
     from benchmarks.milebench.inspection import KINDS
 
     options = _parser().parse_args(arguments)

@@ -44,8 +44,8 @@ def draw(options: argparse.Namespace) -> None:
     if options.output.suffix not in (".png", ".svg", ".pdf"):
         raise LookmError(f"--output {options.output} is no picture; choose a name that ends in .png, .svg or .pdf")
     from benchmarks.composition import compose_one
-    from benchmarks.evaluation.loading import load_backbone
-    from benchmarks.evaluation.specimen import find_sample, prepare_specimen
+    from benchmarks.evaluation.examples import find_sample, view_sample
+    from benchmarks.evaluation.run import load_backbone
     from benchmarks.report.attention_figure import save_figure
     from benchmarks.report.kept_figure import draw_kept
     from lookm import load_strategy
@@ -58,7 +58,7 @@ def draw(options: argparse.Namespace) -> None:
     settings.benchmark.prepare()
     dataset, sample_id = find_sample(settings.benchmark, options.sample)
     backbone = load_backbone(settings)
-    specimen = prepare_specimen(backbone, dataset, sample_id)
+    specimen = view_sample(backbone, dataset, sample_id)
     kept = kept_positions(backbone.model, specimen.inputs, strategies)
     if options.layer is not None and not 1 <= options.layer <= len(kept[0].layers):
         raise LookmError(f"--layer {options.layer} is none of the model's layers, 1 to {len(kept[0].layers)}")

@@ -15,13 +15,14 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from benchmarks.evaluation.files import write_json, write_text
 from benchmarks.evaluation.provenance import git_state, hardware, versions
 from benchmarks.evaluation.results import summary_of
-from benchmarks.evaluation.settings import CONFIGS, Settings, read_settings
+from benchmarks.evaluation.settings import Settings, read_settings
 from benchmarks.evaluation.summary import Summary, TaskRow
+from benchmarks.files import write_json, write_text
 from benchmarks.run_table import comparison_table
 from lookm.errors import LookmError
+from lookm.locations import CONFIGS
 
 ROWS = (
     *("full", "h2o", "snapkv", "roco", "a_merge", "w_merge", "p_merge"),

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from benchmarks.download.checkpoints import model_fields, model_names
-from benchmarks.evaluation.files import write_json
 from benchmarks.evaluation.provenance import versions
+from benchmarks.files import write_json
 from lookm.errors import LookmError
 from lookm.models.memory import blueprint, memory_need, prompt_of, weight_bytes
 from lookm.models.source import QUANTIZATIONS

@@ -21,8 +21,8 @@ from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreT
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from benchmarks.evaluation.files import write_json
 from benchmarks.evaluation.provenance import hardware, versions
+from benchmarks.files import write_json
 from lookm import look_once
 
 VARIANTS = ("plain", "h2o", "tp_pmerge", "eager")

@@ -49,7 +49,7 @@ def write(options: argparse.Namespace) -> int:
         import plotly  # noqa: F401
     except ImportError as error:
         raise LookmError(f'{error.name} is missing; pip install "lookm-harness[report]"') from None
-    from benchmarks.evaluation.files import write_text
+    from benchmarks.files import write_text
     from benchmarks.report.page import render
     from benchmarks.report.parts import make_parts
     from benchmarks.report.scenes import gather

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation.files import write_json
+from benchmarks.files import write_json
 from benchmarks.milebench.results import Case, collect_cases, write_evaluation
 from benchmarks.milebench.scoring import PROTOCOLS, score_predictions
 from benchmarks.milebench.taxonomy import DATASETS, PAPER_COLUMNS, TASKS, task_mean

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.evaluation.comparison import difference
+from benchmarks.evaluation.verify import difference
 from lookm.errors import LookmError
 
 # Threads that wait by spinning make small models a hundred times slower when another program wants a core too.
@@ -56,7 +56,7 @@ def _positive(text: str) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from benchmarks.evaluation.verification import verify
+    from benchmarks.evaluation.verify import verify
 
     given = {"device": options.device, "data_dir": options.data_dir}
     overrides = {key: value for key, value in given.items() if value is not None}

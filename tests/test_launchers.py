@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 import run
 from benchmarks.command_line import Status
-from benchmarks.evaluation import asking
-from benchmarks.evaluation.comparison import timeless
+from benchmarks.evaluation import generate
+from benchmarks.evaluation.verify import timeless
 from tests.conftest import Command
 from tests.runner.small_benchmark import NEEDLE
 
@@ -98,13 +98,13 @@ def test_a_sweeper_may_hand_over_its_jobs_in_batches(
     command: Command, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swept = []
-    real = asking.generate_sweep
+    real = generate.generate_sweep
 
     def noted(model: Any, inputs: Any, strategies: Any, **named: Any) -> Any:
         swept.append([strategy.name for strategy in strategies])
         return real(model, inputs, strategies, **named)
 
-    monkeypatch.setattr(asking, "generate_sweep", noted)
+    monkeypatch.setattr(generate, "generate_sweep", noted)
     words = ("strategy=full,h2o,tp", "limit=1", f"datasets={NEEDLE}", "hydra.sweeper.max_batch_size=2")
     assert command("-m", *words) == Status.DONE
     assert swept == [["full", "h2o"], ["tp"]]

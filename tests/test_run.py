@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 import run
 from benchmarks.command_line import Status
-from benchmarks.evaluation import group, loading
-from benchmarks.evaluation.keys import KEYS
+from benchmarks.evaluation import KEYS, compute
+from benchmarks.evaluation import run as running
 from tests.conftest import Command
 from tests.runner.small_benchmark import NEEDLE
 
@@ -103,7 +103,7 @@ def test_ctrl_c_says_how_to_go_on(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(group, "answer", interrupt)
+    monkeypatch.setattr(compute, "answer", interrupt)
     assert command() == Status.INTERRUPTED
     assert "interrupted; the same command goes on from here" in capfd.readouterr().err
 
@@ -111,14 +111,14 @@ def test_ctrl_c_says_how_to_go_on(
 def test_a_sweep_ends_in_one_comparison(
     command: Command, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, loaded = loading.construct, []
+    real, loaded = running.construct, []
 
     def counted(*arguments: Any, **named: Any) -> Any:
         loaded.append(1)
         return real(*arguments, **named)
 
-    monkeypatch.setattr(loading, "_loaded", {})
-    monkeypatch.setattr(loading, "construct", counted)
+    monkeypatch.setattr(running, "_loaded", {})
+    monkeypatch.setattr(running, "construct", counted)
     assert command("-m", "strategy=full,h2o", "alpha1=0.05,0.1", "overwrite=true") == Status.DONE
     told = capfd.readouterr()
     assert "4 jobs, 3 runs" in told.err
@@ -135,14 +135,14 @@ def test_a_sweep_ends_in_one_comparison(
 def test_a_job_that_crashes_does_not_take_the_others_along(
     command: Command, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = group.answer
+    real = compute.answer
 
     def crash(backbone, strategies, *rest, **named):  # type: ignore[no-untyped-def]
         if any(strategy.name == "h2o" for strategy in strategies):
             raise RuntimeError("the GPU fell off")
         return real(backbone, strategies, *rest, **named)
 
-    monkeypatch.setattr(group, "answer", crash)
+    monkeypatch.setattr(compute, "answer", crash)
     assert command("-m", "strategy=h2o,tp") == Status.CRASHED
     told = capfd.readouterr()
     assert "RuntimeError: the GPU fell off" in told.err

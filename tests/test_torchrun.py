@@ -12,12 +12,13 @@ import pytest
 
 import run
 from benchmarks.command_line import Status
-from benchmarks.evaluation import asking, grouped
-from benchmarks.evaluation.comparison import timeless
-from benchmarks.evaluation.grouped import attempt_group
-from benchmarks.evaluation.opened import Outcome
-from benchmarks.evaluation.ranks import Ranks, ranks
+from benchmarks.evaluation import generate
+from benchmarks.evaluation import run as running
+from benchmarks.evaluation.active import Outcome
+from benchmarks.evaluation.ranks import Ranks, current_ranks
+from benchmarks.evaluation.run import attempt_group
 from benchmarks.evaluation.settings import Settings
+from benchmarks.evaluation.verify import timeless
 from lookm.errors import LookmError
 from tests.conftest import Command
 from tests.runner.conftest import OWN_CONFIGS, MakeSettings, settings_of  # noqa: F401
@@ -34,7 +35,7 @@ def shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shared:
     """Computes runs with several threads in the place of processes; gives the results of each."""
     launches = iter(range(99))
     local = threading.local()
-    monkeypatch.setattr(grouped, "ranks", lambda: local.ranks)
+    monkeypatch.setattr(running, "current_ranks", lambda: local.ranks)
 
     def compute(settings: list[Settings], size: int) -> list[list[Outcome | BaseException]]:
         folder = tmp_path / f"launch-{next(launches)}"
@@ -67,13 +68,13 @@ def test_the_folders_are_those_of_one_process_for_any_number_of_them(
     shared(settings, 1)
     alone = [timeless(one.folder) for one in settings]
     asked: list[str] = []
-    real = asking.generate_sweep
+    real = generate.generate_sweep
 
     def noted(*arguments: Any, **named: Any) -> Any:
         asked.append(threading.current_thread().name)
         return real(*arguments, **named)
 
-    monkeypatch.setattr(asking, "generate_sweep", noted)
+    monkeypatch.setattr(generate, "generate_sweep", noted)
     again = [settings_of(f"strategy={one.strategy.name}", *SINGLE, "overwrite=true") for one in settings]
     for size in (2, 3):
         asked.clear()
@@ -107,7 +108,7 @@ def test_a_process_that_fails_is_named_and_its_work_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = [settings_of("strategy=h2o", *SINGLE)]
-    real = asking.generate_sweep
+    real = generate.generate_sweep
     asked: list[str] = []
 
     def fragile(*arguments: Any, **named: Any) -> Any:
@@ -117,12 +118,12 @@ def test_a_process_that_fails_is_named_and_its_work_is_kept(
                 raise RuntimeError("the GPU fell off")
         return real(*arguments, **named)
 
-    monkeypatch.setattr(asking, "generate_sweep", fragile)
+    monkeypatch.setattr(generate, "generate_sweep", fragile)
     (led,), (followed,) = shared(settings, 2)
     assert isinstance(led, LookmError)
     assert "process 1 of 2 stopped: the GPU fell off" in str(led)
     assert isinstance(followed, Outcome)
-    monkeypatch.setattr(asking, "generate_sweep", real)
+    monkeypatch.setattr(generate, "generate_sweep", real)
     (outcome,), *_ = shared(settings, 1)
     assert isinstance(outcome, Outcome)
     assert outcome.computed == 4
@@ -143,7 +144,7 @@ def test_processes_on_several_nodes_are_refused(monkeypatch: pytest.MonkeyPatch)
     for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "TORCHELASTIC_RUN_ID": "x"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(LookmError, match="among the processes of one node"):
-        ranks.__wrapped__()
+        current_ranks.__wrapped__()
 
 
 def test_more_processes_than_gpus_are_refused(

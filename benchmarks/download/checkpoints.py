@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 from benchmarks.download.hub import RemoteFile, digest_of, hub_errors, read_repository
 from benchmarks.download.space import require_space
-from benchmarks.evaluation.settings import CONFIGS
 from lookm.errors import LookmError
+from lookm.locations import CONFIGS
 
 _SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")  # configurations and tokenizers; never .py
 _WEIGHTS = {False: ".safetensors", True: ".bin"}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from benchmarks.evaluation.leader import leads
+from benchmarks.evaluation.ranks import leads
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -80,17 +80,17 @@ def replace_handlers(handler: Callable[[int, FrameType | None], None]) -> dict[i
     """
     replaced: dict[int, Any] = {}
     for number in _SIGNALS:
-        there = signal.getsignal(number)
-        if there in (signal.SIG_DFL, signal.default_int_handler, stop_now):
+        handler_before = signal.getsignal(number)
+        if handler_before in (signal.SIG_DFL, signal.default_int_handler, stop_now):
             try:
                 signal.signal(number, handler)
             except ValueError:  # only the main thread may
                 return replaced
-            replaced[number] = there
+            replaced[number] = handler_before
     return replaced
 
 
 def restore_handlers(replaced: dict[int, Any]) -> None:
     """Undoes `replace_handlers`."""
-    for number, there in replaced.items():
-        signal.signal(number, there)
+    for number, handler_before in replaced.items():
+        signal.signal(number, handler_before)

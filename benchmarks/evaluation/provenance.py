@@ -13,8 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.milebench.annotation import digest as digest
-
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow", "hydra-core")
 _SAMPLED = 1 << 20  # bytes read at the beginning, middle and end of a large file
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -71,15 +69,17 @@ def hardware(device: str) -> dict[str, Any]:
     return described
 
 
-def sample_digest(sample: Mapping[str, Any], instruction: str, image_dir: Path) -> str:
-    """Fingerprint of all that an answer is made from: the sample, its instruction, names and sizes of its images.
+def weights_fingerprint(model_config: Mapping[str, Any]) -> str | None:
+    """Fingerprint of a model's weights; None where they are not on this machine, or made up.
 
-    Pixels are not read: a whole benchmark must be checked in seconds whenever a run goes on.
+    Args:
+        model_config: the fields of the model's YAML; its weights are in `path` (a folder, or a repository's copy in the
+            Hugging Face cache), or shipped.
     """
-    instance = sample.get("task_instance")
-    paths = instance.get("images_path", []) if isinstance(instance, Mapping) else []
-    sizes = [_size(image_dir / str(path)) for path in paths] if isinstance(paths, list) else []
-    return digest([sample, instruction, sizes])
+    from lookm.models.source import weights_folder
+
+    folder = weights_folder(model_config)
+    return None if folder is None else weights_digest(folder)
 
 
 def weights_digest(folder: Path) -> str:
@@ -103,13 +103,6 @@ def _chunks(file: Path, size: int) -> Iterable[bytes]:
         for offset in (0, (size - _SAMPLED) // 2, size - _SAMPLED):
             stream.seek(offset)
             yield stream.read(_SAMPLED)
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
 
 
 def _git(*arguments: str) -> str | None:

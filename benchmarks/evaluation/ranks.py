@@ -1,8 +1,8 @@
 """The processes of one node that `torchrun` started: which of them this is, and how they wait for each other.
 
 They share a run's samples and talk through small files in a temporary folder, so that nothing but a node's disk is
-needed: no process group, no network. The process of rank 0 leads: it holds the runs, says what is missing, and writes
-the results when the others have added their share.
+needed: no process group, no network. Rank 0 leads: it holds the runs, publishes what is missing, and writes the results
+when the others have added their share.
 """
 
 from __future__ import annotations
@@ -20,18 +20,23 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.evaluation.files import read_json, write_json
-from benchmarks.evaluation.interruption import Interruption
+from benchmarks.files import read_json, write_json
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
+    from benchmarks.evaluation.interruption import Interruption
     from benchmarks.evaluation.settings import Settings
 
 _POLL = 0.05  # seconds between two looks at a file
 _PATIENCE = 20.0  # seconds that an interrupted leader waits for the others' last batch; torchrun kills after 30
 
 Pending = dict[str, dict[str, list[str]]]
-"""Ids of the samples that are to be asked, by run folder and dataset."""
+"""Ids of the samples that are to be computed, by run folder and dataset."""
+
+
+def leads() -> bool:
+    """Whether this process is alone, or the one of rank 0 among those that `torchrun` started."""
+    return os.environ.get("TORCHELASTIC_RUN_ID") is None or os.environ.get("RANK", "0") == "0"
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,6 @@ class Ranks:
     size: int = 1
     folder: Path | None = None
     _stages: Iterator[int] = field(default_factory=count)
-
-    @property
-    def share(self) -> tuple[int, int]:
-        """Which of the work is this process's: every `size`-th unit from number `rank` on."""
-        return self.rank, self.size
 
     def own_device(self, settings: Settings) -> Settings:
         """The settings with this process's own GPU, if they name none.
@@ -99,12 +99,12 @@ class Stage:
     _published: bool = False
 
     def publish(self, pending: Pending) -> None:
-        """The leader says what is to be asked."""
+        """The leader says what is to be computed."""
         self._published = True
         self._write("pending", pending)
 
     def pending(self) -> Pending:
-        """What is to be asked, as soon as the leader says it."""
+        """What is to be computed, as soon as the leader says it."""
         return self._wait_for("pending")
 
     def report(self, error: BaseException | None) -> None:
@@ -120,14 +120,14 @@ class Stage:
         """
         deadline = None
         for rank in range(1, self.ranks.size):
-            while (told := self._read(f"done-{rank}")) is None:
+            while (report := self._read(f"done-{rank}")) is None:
                 if interruption.requested:
                     deadline = deadline or time.monotonic() + _PATIENCE
                     if time.monotonic() > deadline:
                         return
                 time.sleep(_POLL)
-            if told["error"] is not None and not told["interrupted"]:
-                raise LookmError(f"process {rank} of {self.ranks.size} stopped: {told['error']}")
+            if report["error"] is not None and not report["interrupted"]:
+                raise LookmError(f"process {rank} of {self.ranks.size} stopped: {report['error']}")
 
     def end(self) -> None:
         """The leader lets the others go on."""
@@ -152,13 +152,13 @@ class Stage:
         return None if path is None else read_json(path)
 
     def _wait_for(self, name: str) -> Any:
-        while (told := self._read(name)) is None:
+        while (value := self._read(name)) is None:
             time.sleep(_POLL)
-        return told
+        return value
 
 
 @lru_cache(maxsize=1)
-def ranks() -> Ranks:
+def current_ranks() -> Ranks:
     """This process among those that one `torchrun` started.
 
     Raises:
@@ -173,12 +173,12 @@ def ranks() -> Ranks:
             "datasets of other nodes as jobs of their own (datasets=…, hydra/launcher=submitit_slurm)"
         )
     rank = int(os.environ["RANK"])
-    folder = Path(tempfile.gettempdir()) / f"lookm-ranks-{_launch()}"
+    folder = Path(tempfile.gettempdir()) / f"lookm-ranks-{_launch_name()}"
     atexit.register(_leave, folder, rank, size)
     return Ranks(rank, size, folder)
 
 
-def _launch() -> str:
+def _launch_name() -> str:
     """A name for this launch that all its processes can work out, and no earlier launch had.
 
     They are children of one agent; its process id alone could come again, its moment of birth cannot.

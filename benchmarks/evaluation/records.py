@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation.files import write_text
+from benchmarks.files import write_text
 from lookm.errors import LookmError
 
 SampleId = int | str

@@ -7,16 +7,17 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+from benchmarks.benchmark import Benchmark
 from benchmarks.evaluation.audit import audit_records
-from benchmarks.evaluation.benchmark import Benchmark
-from benchmarks.evaluation.files import write_json, writing
-from benchmarks.evaluation.preparation import Dataset, one_line, read_datasets
+from benchmarks.evaluation.examples import one_line, read_datasets
 from benchmarks.evaluation.provenance import git_state
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
-from benchmarks.evaluation.summary import DatasetResult, Summary, other_commits, reference_folder, summarise
+from benchmarks.evaluation.summary import DatasetResult, Summary, full_run, other_commits, reference_folder, summarise
+from benchmarks.files import write_json, writing
 from benchmarks.milebench import PROTOCOLS, score_predictions, write_evaluation
+from benchmarks.milebench.dataset import Dataset
 from lookm.errors import LookmError
 
 
@@ -42,15 +43,15 @@ def write_results(settings: Settings, folder: RunFolder, datasets: Sequence[Data
     """
     with folder.hold(), writing(folder.path):
         for dataset in datasets:
-            audit_records(settings.strategy, dataset.info.dataset, folder.records(dataset.info.dataset).values())
-        folder.describe(**facts_of_benchmark(settings.benchmark))
-        results = {dataset.info.dataset: _write_dataset(settings, folder, dataset) for dataset in datasets}
+            audit_records(settings.strategy, dataset.name, folder.records(dataset.name).values())
+        folder.describe(**facts_of_run(settings))
+        results = {dataset.name: _write_dataset(settings, folder, dataset) for dataset in datasets}
         folder.finish(results)
 
 
 def _write_dataset(settings: Settings, folder: RunFolder, dataset: Dataset) -> dict[str, float]:
     """Writes one dataset's files; returns its line in `run.json`."""
-    name = dataset.info.dataset
+    name = dataset.name
     _add_scores(folder, dataset)
     folder.sort(name, [str(sample["sample_id"]) for sample in dataset.annotation["data"]])
     records = folder.records(name)
@@ -69,8 +70,17 @@ def _write_dataset(settings: Settings, folder: RunFolder, dataset: Dataset) -> d
     return result
 
 
+def facts_of_run(settings: Settings) -> dict[str, Any]:
+    """What `run.json` says besides what decides the answers, so that tables need nothing else.
+
+    `reference` is the name of the same run with the full cache, None where nothing is compressed.
+    """
+    reference = full_run(settings).run if settings.compresses else None
+    return {"reference": reference, **facts_of_benchmark(settings.benchmark)}
+
+
 def facts_of_benchmark(benchmark: Benchmark) -> dict[str, Any]:
-    """What `run.json` says of the benchmark, so that tables need not ask it: its variant and its datasets."""
+    """A benchmark's variant, and all its datasets."""
     return {
         "adversarial": benchmark.adversarial,
         "combine_image": benchmark.combine_image,
@@ -85,7 +95,7 @@ def _add_scores(folder: RunFolder, dataset: Dataset) -> None:
     """Scores the answers of a folder that was written before scores were recorded."""
     samples = {str(sample["sample_id"]): sample for sample in dataset.annotation["data"]}
     scored: dict[str, SampleRecord] = {}
-    for name, record in folder.records(dataset.info.dataset).items():
+    for name, record in folder.records(dataset.name).items():
         if record.scored or name not in samples:
             continue
         sample = samples[name]
@@ -95,7 +105,7 @@ def _add_scores(folder: RunFolder, dataset: Dataset) -> None:
             scored[name] = replace(record, **facts, scores=dataset.scores(sample, record.answer))
         except LookmError as error:
             scored[name] = replace(record, **facts, error=one_line(error))
-    folder.add_scores(dataset.info.dataset, scored)
+    folder.add_scores(dataset.name, scored)
 
 
 def predictions_of(
@@ -132,10 +142,10 @@ def _as_number(sample_id: int | str) -> int | str:
 
 def read_summary(settings: Settings, folder: RunFolder, datasets: Iterable[Dataset]) -> Summary:
     """Sums up the selected samples of a run's folder; computes and writes nothing."""
-    reference = reference_folder(settings, folder) if settings.compresses else None
+    reference = reference_folder(folder)
     results = []
     for dataset in datasets:
-        name = dataset.info.dataset
+        name = dataset.name
         records = folder.records(name)
         selected = {key: records[key] for key in dataset.samples if key in records}
         others = None if reference is None else reference.records(name)

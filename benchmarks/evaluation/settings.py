@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from benchmarks.evaluation.benchmark import Benchmark, DatasetInfo
-from benchmarks.evaluation.keys import KEYS
-from benchmarks.evaluation.selection import SUBSETS
+from benchmarks.benchmark import SUBSETS, Benchmark, DatasetInfo
+from benchmarks.evaluation import KEYS
 from benchmarks.milebench import datasets_of
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
@@ -28,7 +27,8 @@ SEMANTICS = ("paper", "release")
 DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 # What says where and how fast a run is computed, but not what it answers.
 _IRRELEVANT = {
-    "model": {"name", "label", "device", "device_map", "dtype", "batch_size", "bin_weights"},
+    # The weights at `path` have a fingerprint of their own: the same weights elsewhere are the same run.
+    "model": {"name", "label", "path", "device", "device_map", "dtype", "batch_size", "bin_weights"},
     "benchmark": {"root"},
 }
 

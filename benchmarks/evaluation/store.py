@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation.files import append_text, read_json, remove_temporaries, write_json, writing
-from benchmarks.evaluation.locks import Lock
+from benchmarks.evaluation.lock import Lock
 from benchmarks.evaluation.provenance import code_digest
 from benchmarks.evaluation.records import SampleRecord, mend_records, read_records, write_records
+from benchmarks.files import append_text, read_json, remove_temporaries, write_json, writing
 from lookm.errors import LookmError
 
 FORMAT = 2
@@ -73,9 +73,9 @@ class RunFolder:
     @property
     def datasets(self) -> tuple[str, ...]:
         """Datasets with samples, in the benchmark's order where `run.json` says it."""
-        there = {path.parent.name for path in self.path.glob("*/samples*.jsonl")}
-        order = [name for name in self._about.get("datasets", {}) if name in there]
-        return (*order, *sorted(there.difference(order)))
+        names = {path.parent.name for path in self.path.glob("*/samples*.jsonl")}
+        order = [name for name in self._about.get("datasets", {}) if name in names]
+        return (*order, *sorted(names.difference(order)))
 
     def scored_records(self, dataset: str) -> Mapping[str, SampleRecord]:
         """The records of a dataset, for those who compare scores.
@@ -167,10 +167,12 @@ class RunFolder:
         if self._about.get("format") not in READABLE:
             raise LookmError(f"{self.path} was written by another version of this program; {AFRESH}")
         for name, value in expected.items():
-            there = self._about.get(name)
-            if value is None or there is None:
+            recorded = self._about.get(name)
+            if value is None or recorded is None:
                 continue
-            difference = _difference(there, value, shared_keys_only=name == "data")
+            if name == "configuration":
+                recorded = _without_path(recorded)
+            difference = _difference(recorded, value, shared_keys_only=name == "data")
             if difference:
                 raise LookmError(f"{self.path} was computed with other {name} ({difference}); {AFRESH}")
 
@@ -250,15 +252,15 @@ class RunFolder:
             LookmError: the folder cannot be written to, or another process holds the run.
         """
         path, records = self._samples(dataset), self.records(dataset)
-        wanted = [name for name in order if name in records]
+        names = [name for name in order if name in records]
         with suppress(OSError):
             lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-            if lines == [records[name].to_line()[:-1] for name in wanted]:
+            if lines == [records[name].to_line()[:-1] for name in names]:
                 return
         if records:
             with self.hold(), writing(path):
                 self._lock.check()
-                write_records(path, dict(records), wanted)
+                write_records(path, dict(records), names)
 
     @property
     def _thrown_away(self) -> Path:
@@ -288,12 +290,12 @@ class RunFolder:
         return [] if self._shard is not None else sorted((self.path / dataset).glob("samples.*.jsonl"))
 
     def _all_shards(self) -> dict[int, list[Path]]:
-        found: dict[int, list[Path]] = {}
+        files: dict[int, list[Path]] = {}
         for file in sorted(self.path.glob("*/samples.*.jsonl")):
             number = file.name.split(".")[1]
             if number.isdigit():
-                found.setdefault(int(number), []).append(file)
-        return found
+                files.setdefault(int(number), []).append(file)
+        return files
 
 
 def find_runs(results: Results) -> list[RunFolder]:
@@ -336,20 +338,28 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _difference(there: Any, here: Any, *, shared_keys_only: bool, name: str = "") -> str:
+def _difference(recorded: Any, now: Any, *, shared_keys_only: bool, name: str = "") -> str:
     """The first difference between two JSON values in words; empty where there is none."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in [*here, *(key for key in there if key not in here)]:
-            if shared_keys_only and not (key in there and key in here):
+    if isinstance(recorded, dict) and isinstance(now, dict):
+        for key in [*now, *(key for key in recorded if key not in now)]:
+            if shared_keys_only and not (key in recorded and key in now):
                 continue
             path = f"{name}.{key}" if name else str(key)
-            found = _difference(there.get(key), here.get(key), shared_keys_only=False, name=path)
-            if found:
-                return found
+            difference = _difference(recorded.get(key), now.get(key), shared_keys_only=False, name=path)
+            if difference:
+                return difference
         return ""
-    if _plain(there) == _plain(here):
+    if _plain(recorded) == _plain(now):
         return ""
-    return f"{name or 'value'}: {there!r} there, {here!r} now"
+    return f"{name or 'value'}: {recorded!r} there, {now!r} now"
+
+
+def _without_path(configuration: Any) -> Any:
+    """A recorded configuration without the place of the weights, which older folders name; the fingerprint counts."""
+    if not isinstance(configuration, dict) or not isinstance(configuration.get("model"), dict):
+        return configuration
+    model = {key: value for key, value in configuration["model"].items() if key != "path"}
+    return {**configuration, "model": model}
 
 
 def _plain(value: Any) -> Any:

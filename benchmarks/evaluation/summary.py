@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.evaluation.benchmark import DatasetInfo
+from benchmarks.benchmark import DatasetInfo
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
@@ -56,7 +56,8 @@ class TaskRow:
         chance: the same mean of the datasets' chance levels.
         budget: mean realised budget of the samples; kept_bytes: mean key and value bytes of a sample.
         changed: share of answers that differ from the full cache's; compared: of how many samples.
-        decode_ms: median time of a decode step, in milliseconds; None where other strategies decoded in the same step.
+        decode_ms: median time of a decode step, in milliseconds, over the `timed` samples in whose steps no other
+            strategy decoded; None where there are none.
     """
 
     task: str
@@ -70,6 +71,7 @@ class TaskRow:
     changed: float | None
     compared: int
     decode_ms: float | None
+    timed: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,12 @@ def summarise(
     settings: Settings, model_label: str, results: Sequence[DatasetResult], commits: tuple[str, ...] = ()
 ) -> Summary:
     """Sums up the selected samples of a run."""
+    rows, mean = task_rows(results)
+    return Summary(settings, model_label, rows, mean, commits)
+
+
+def task_rows(results: Sequence[DatasetResult]) -> tuple[tuple[TaskRow, ...], TaskRow]:
+    """A row for each task, and their mean."""
     tasks = dict.fromkeys(result.info.task for result in results)
     rows = tuple(_task_row(task, [result for result in results if result.info.task == task]) for task in tasks)
     whole = _task_row("mean", results)
@@ -100,7 +108,25 @@ def summarise(
         chance=mean_of([row.chance for row in rows], all_needed=True),
         changed=mean_of([row.changed for row in rows]),
     )
-    return Summary(settings, model_label, rows, mean, commits)
+    return rows, mean
+
+
+def folder_results(folder: RunFolder, *names: str) -> list[DatasetResult]:
+    """All samples of a run's datasets, or of the named ones.
+
+    Raises:
+        LookmError: they were computed before scores were recorded.
+    """
+    reference = reference_folder(folder)
+    results = []
+    for name in names or folder.datasets:
+        records = tuple(folder.scored_records(name).values())
+        known = folder.about.get("datasets", {}).get(name)
+        if known is None:
+            known = {"task": records[0].task if records else "", "metric": "accuracy", "samples": 0, "chance": None}
+        others = None if reference is None else reference.records(name)
+        results.append(DatasetResult(DatasetInfo(name, **known), records, len(records), others))
+    return results
 
 
 def changed_share(
@@ -121,10 +147,10 @@ def changed_share(
 def mean_of(values: Iterable[float | None], *, all_needed: bool = False) -> float | None:
     """Mean of the values that are there; None where there are none, or where one is missing and all are needed."""
     listed = list(values)
-    there = [value for value in listed if value is not None]
-    if not there or (all_needed and len(there) < len(listed)):
+    known = [value for value in listed if value is not None]
+    if not known or (all_needed and len(known) < len(listed)):
         return None
-    return fmean(there)
+    return fmean(known)
 
 
 def full_run(settings: Settings) -> Settings:
@@ -150,9 +176,12 @@ def other_commits(about: Mapping[str, Any], present: str | None) -> tuple[str, .
     return tuple(dict.fromkeys(commit for commit in commits if commit and present and commit != present))
 
 
-def reference_folder(settings: Settings, folder: RunFolder) -> RunFolder | None:
-    """The full cache's folder, where that run exists and was made from the same things."""
-    reference = RunFolder(full_run(settings).folder)
+def reference_folder(folder: RunFolder) -> RunFolder | None:
+    """The full cache's folder beside a run that compresses, where it exists and was made from the same things."""
+    name = folder.about.get("reference")
+    if not name:
+        return None
+    reference = RunFolder(folder.path.parent / str(name))
     return reference if reference.exists and comparable(folder.about, reference.about) else None
 
 
@@ -164,14 +193,14 @@ def _task_row(task: str, results: Sequence[DatasetResult]) -> TaskRow:
         mean = mean_of(result.mean_score(protocol) for result in results)
         if mean is not None:
             scores[protocol] = mean
-    own: dict[str, Sequence[int]] = {}
+    answers: dict[str, Sequence[int]] = {}
     reference: dict[str, Sequence[int]] = {}
     for result in results:
         for name, tokens in _answers(result.records):
-            own[f"{result.info.dataset}/{name}"] = tokens
+            answers[f"{result.info.dataset}/{name}"] = tokens
         for name, tokens in _answers((result.reference or {}).values()):
             reference[f"{result.info.dataset}/{name}"] = tokens
-    changed, compared = changed_share(own, reference)
+    changed, compared = changed_share(answers, reference)
     timed = [step for record in answered if (step := _own_step(record)) is not None]
     return TaskRow(
         task=task,
@@ -185,6 +214,7 @@ def _task_row(task: str, results: Sequence[DatasetResult]) -> TaskRow:
         changed=changed,
         compared=compared,
         decode_ms=median(timed) if timed else None,
+        timed=len(timed),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from benchmarks.evaluation.benchmark import Benchmark
+from benchmarks.benchmark import Benchmark
 from benchmarks.milebench.annotation import annotation_path, how_to_get
 from benchmarks.milebench.taxonomy import ADVERSARIAL_DATASETS, DATASETS
 from lookm.errors import LookmError

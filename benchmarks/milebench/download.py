@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.download.hub import Repository, fetch, read_repository
 from benchmarks.download.space import require_space, shown_bytes
-from benchmarks.evaluation.files import read_json, write_json
+from benchmarks.files import read_json, write_json
 from benchmarks.milebench.archives import Contents, extract, read_contents
 from benchmarks.milebench.taxonomy import DATASETS
 from lookm.errors import LookmError

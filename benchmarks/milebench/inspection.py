@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation.benchmark import Benchmark, DatasetInfo
-from benchmarks.evaluation.preparation import read_dataset
-from benchmarks.evaluation.selection import select_positions
+from benchmarks.benchmark import Benchmark, DatasetInfo, select_positions
 from benchmarks.milebench.annotation import annotation_path, read_annotation
+from benchmarks.milebench.dataset import read_dataset
 from benchmarks.milebench.images import open_image
 from benchmarks.milebench.lengths import Lengths, Measure, measure_lengths
 from benchmarks.milebench.normalisation import normalise

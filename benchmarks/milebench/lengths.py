@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.download.checkpoints import model_fields, model_names
-from benchmarks.evaluation.preparation import DATA_ERRORS, Dataset
-from benchmarks.evaluation.truncation import GROUPS, truncation_group
+from benchmarks.milebench.dataset import DATA_ERRORS, Dataset
 from benchmarks.milebench.prompts import PLACEHOLDER, build_prompt
 from lookm.errors import LookmError
 from lookm.models.source import weights_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+GROUPS = ("untouched", "text dropped", "images dropped", "text only")
+"""In this order: nothing dropped; text only dropped; images dropped and some left; images dropped and none left."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Lengths:
 
     Attributes:
         mean, most: of the whole prompts, before anything is cut.
-        cut: samples that lose something to the context limit; `groups` says what (`benchmarks.evaluation.truncation`).
+        cut: samples that lose something to the context limit; `groups` says what (`GROUPS`).
         images_lost, tokens_lost: images and text tokens that they lose.
         without_prompt: samples of which no prompt can be made.
     """
@@ -140,3 +143,15 @@ def _tokens_per_image(fields: Mapping[str, Any], folder: Path | None, tokenizer:
     shape = family.image_shape(family.full_size() if config is None else family.read_config(config))
     marks = (tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in family.around_image if mark)
     return shape.tokens + sum(map(len, marks))
+
+
+def truncation_group(dropped_images: int, dropped_tokens: int, images_left: int) -> str:
+    """The group of a sample, one of GROUPS.
+
+    Args:
+        dropped_images, dropped_tokens: images and text tokens of the sample that are not in its prompt.
+        images_left: images, or as well image tokens, that are.
+    """
+    if dropped_images:
+        return "images dropped" if images_left else "text only"
+    return "text dropped" if dropped_tokens else "untouched"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation.files import write_text
+from benchmarks.files import write_text
 from benchmarks.milebench.annotation import check_annotation, digest, read_annotation_file, read_json
 from benchmarks.milebench.combined import read_variant
 from benchmarks.milebench.taxonomy import DATASETS

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.evaluation.selection import select_positions
+from benchmarks.benchmark import select_positions
 from benchmarks.milebench.annotation import annotation_path
 from benchmarks.milebench.combined import read_variant
 

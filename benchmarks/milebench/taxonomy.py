@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from benchmarks.evaluation.benchmark import DatasetInfo
+from benchmarks.benchmark import DatasetInfo
 from lookm.errors import LookmError
 
 

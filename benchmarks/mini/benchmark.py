@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from benchmarks.evaluation.benchmark import Benchmark, DatasetInfo
+from benchmarks.benchmark import Benchmark, DatasetInfo
 from benchmarks.mini.taxonomy import TASKS
 from benchmarks.mini.writer import MiniSettings, write_mini
 

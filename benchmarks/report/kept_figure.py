@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.evaluation.specimen import Specimen
+from benchmarks.evaluation.examples import ModelView
 from lookm.kept import KeptPositions, image_spans, token_grid
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def heat(picture: Image, share: Tensor, side: int = 96) -> np.ndarray:
     return pixels * (1 - alpha) + colour * alpha
 
 
-def draw_kept(specimen: Specimen, kept: Sequence[KeptPositions], title: str, layer: int | None = None) -> Figure:
+def draw_kept(specimen: ModelView, kept: Sequence[KeptPositions], title: str, layer: int | None = None) -> Figure:
     """One line a strategy: the prompt's words on the left, its images on the right.
 
     Args:

@@ -7,10 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.evaluation.preparation import Dataset, read_dataset
+from benchmarks.evaluation.examples import view_sample
 from benchmarks.evaluation.provenance import weights_digest
 from benchmarks.evaluation.settings import construct
-from benchmarks.evaluation.specimen import prepare_specimen
+from benchmarks.milebench.dataset import Dataset, read_dataset
 from benchmarks.report.scenes import Scene
 from benchmarks.report.views import SampleView, answers_of, plain_view, view_of
 from lookm.errors import LookmError
@@ -72,7 +72,7 @@ def sample_view(
     try:
         data = _data(scene, dataset, sample_id, str(table.digest.iloc[0]))
         if not isinstance(model, str):
-            specimen = prepare_specimen(model, data, sample_id)
+            specimen = view_sample(model, data, sample_id)
             known = [(row, row.built) for row in rows if row.built is not None]
             found = kept_positions(model.model, specimen.inputs, [built for _, built in known if built is not None])
             kept = [(row, positions) for (row, _), positions in zip(known, found, strict=True)]

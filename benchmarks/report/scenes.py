@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from benchmarks.evaluation.benchmark import DatasetInfo
+from benchmarks.benchmark import DatasetInfo
 from benchmarks.milebench import DATASETS, PAPER_COLUMNS, PROTOCOLS
 from benchmarks.tables.cells import Cell, Column, compute_cells, mean_column, task_columns
 from benchmarks.tables.collection import Run, collect_runs

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.evaluation.examples import ModelView
 from benchmarks.evaluation.records import SampleRecord
-from benchmarks.evaluation.specimen import Specimen
 from benchmarks.milebench import PLACEHOLDER
 from benchmarks.report.changes import first_difference
 from benchmarks.report.scenes import Row, Scene
@@ -86,7 +86,7 @@ def answers_of(scene: Scene, rows: Sequence[Row], dataset: str, sample_id: str) 
     return tuple(answers)
 
 
-def view_of(specimen: Specimen, answers: Sequence[Answer], kept: Sequence[tuple[Row, KeptPositions]]) -> SampleView:
+def view_of(specimen: ModelView, answers: Sequence[Answer], kept: Sequence[tuple[Row, KeptPositions]]) -> SampleView:
     """Puts together what the page shows of a sample.
 
     Args:
@@ -136,7 +136,7 @@ def plain_view(
         root: the benchmark's folder; None where it is not known any more, which leaves the pictures out.
         why_not: why the model was not run again.
     """
-    from benchmarks.evaluation.preparation import open_images
+    from benchmarks.milebench.images import open_images
 
     images: list[dict[str, Any]] = []
     for number, path in enumerate(asked.images):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.evaluation.benchmark import DatasetInfo
+from benchmarks.benchmark import DatasetInfo
 from benchmarks.milebench import datasets_of
 from benchmarks.tables.intervals import RESAMPLES, Interval, dataset_seed, interval, resampled_means
 from lookm.errors import LookmError

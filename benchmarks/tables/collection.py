@@ -11,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.evaluation.benchmark import Benchmark
-from benchmarks.evaluation.files import read_json
-from benchmarks.evaluation.preparation import Dataset, read_dataset
+from benchmarks.benchmark import Benchmark
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.results import predictions_of
 from benchmarks.evaluation.settings import construct
+from benchmarks.files import read_json
 from benchmarks.milebench import PROTOCOLS, score_predictions
+from benchmarks.milebench.dataset import Dataset, read_dataset
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:

@@ -17,11 +17,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks import interpolation
+from benchmarks.benchmark import Benchmark, DatasetInfo
 from benchmarks.command_line import choices_of, explain
-from benchmarks.evaluation.benchmark import Benchmark, DatasetInfo
-from benchmarks.evaluation.settings import CONFIGS, Settings, read_settings
+from benchmarks.evaluation.settings import Settings, read_settings
 from benchmarks.tables.collection import Run
 from lookm.errors import LookmError
+from lookm.locations import CONFIGS
 
 interpolation.register()
 

@@ -22,7 +22,7 @@ class GroupedLauncher(BasicLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs; their returns are in the order of `job_overrides`."""
-        from benchmarks.evaluation.sweep import announce_jobs
+        from benchmarks.sweep_callback import announce_jobs
 
         assert self.config is not None
         announce_jobs(self.config, job_overrides)

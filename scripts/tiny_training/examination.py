@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from PIL import Image
 
-from benchmarks.evaluation.benchmark import Benchmark, DatasetInfo
+from benchmarks.benchmark import Benchmark, DatasetInfo
 from benchmarks.milebench import build_prompt, read_annotation, score_predictions
 from lookm.models.backbone import Backbone
 

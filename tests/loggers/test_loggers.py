@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.evaluation.loggers import Logger, name_group, open_logger
-from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.run import run
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
 from benchmarks.evaluation.summary import Summary
@@ -17,7 +17,7 @@ from tests.loggers.offline_run import OfflineRun, read_offline_run
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import CHOICE, DATASETS, NEEDLE
 
-WANDB = "benchmarks.evaluation.loggers.wandb_logger.WandbLogger"
+WANDB = "benchmarks.evaluation.loggers.wandb.WandbLogger"
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +36,11 @@ def finished_run(settings: Settings) -> tuple[Summary, RunFolder]:
 
 def tell(logger: Logger, settings: Settings) -> None:
     """All that a run tells its logger."""
-    summary, folder = finished_run(settings)
-    logger.started(settings, folder)
+    _, folder = finished_run(settings)
+    logger.started(folder)
     for info in settings.datasets:
-        logger.dataset_done(settings, folder, info.dataset)
-    logger.finished(summary, folder)
+        logger.dataset_done(folder, info.dataset)
+    logger.finished(folder)
 
 
 def offline_run(folder: Path) -> OfflineRun:
@@ -108,9 +108,10 @@ def test_a_sweep_names_the_group_of_its_runs_but_not_against_the_user(
 
 
 def test_a_failed_run_is_sent_as_failed(settings_of: MakeSettings, tmp_path: Path) -> None:
-    settings = settings_of("logger=wandb", f"logger.dir={tmp_path}/logs")
+    settings = settings_of("logger=wandb", f"logger.dir={tmp_path}/logs", f"datasets={NEEDLE}")
+    finished_run(settings)
     logger = open_logger(settings.resolved["logger"])
-    logger.started(settings, RunFolder(settings.folder))
+    logger.started(RunFolder(settings.folder))
     logger.failed(MemoryError("out of\nmemory"))
     sent = offline_run(tmp_path / "logs")
     assert sent.summary["error"] == "out of memory"
@@ -139,7 +140,7 @@ class Broken(Logger):
     def __init__(self, calls: list[str] | None = None) -> None:
         self.calls: list[str] = []
 
-    def started(self, settings: Settings, folder: RunFolder) -> None:
+    def started(self, folder: RunFolder) -> None:
         raise ConnectionError("no network\nat all")
 
 
@@ -165,7 +166,8 @@ def test_a_logger_whose_package_is_missing_says_how_to_install_it(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, module, None)
     settings = settings_of(f"logger={target}", f"logger.dir={tmp_path}/logs")
-    open_logger(settings.resolved["logger"]).started(settings, RunFolder(settings.folder))
+    finished_run(settings)
+    open_logger(settings.resolved["logger"]).started(RunFolder(settings.folder))
     assert f'(pip install "lookm-harness[{target}]"); the run goes on' in capsys.readouterr().err
 
 

@@ -10,9 +10,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from benchmarks.command_line import choices_of
-from benchmarks.evaluation.settings import CONFIGS, read_settings
+from benchmarks.evaluation.settings import read_settings
 from benchmarks.milebench import DATASETS, build_prompt, milebench_benchmark, read_annotation, read_annotation_file
 from lookm.errors import LookmError
+from lookm.locations import CONFIGS
 from tests.milebench.golden import byte_tokenizer
 from tests.milebench.original_layout import write_milebench
 

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.evaluation.benchmark import Benchmark
-from benchmarks.evaluation.preparation import Prepared, prepare_prompts, read_dataset
+from benchmarks.benchmark import Benchmark
+from benchmarks.evaluation.examples import Example, build_examples
 from benchmarks.milebench import build_prompt, milebench_benchmark, read_variant
 from benchmarks.milebench.combined import CELL, combine, grid_groups, write_grids
+from benchmarks.milebench.dataset import read_dataset
 from lookm.errors import LookmError
 from tests.milebench.golden import byte_tokenizer
 from tests.milebench.original_layout import annotation_of, dump, write_dataset, write_milebench
@@ -68,16 +69,16 @@ def test_absent_grids_are_made_for_the_samples_that_are_asked(tmp_path: Path, na
     dataset = read_dataset(benchmark, info, 2)
     assert not (tmp_path / "TQA" / "combined_1_images").exists(), "reading writes nothing"
     options = {"tokenizer": byte_tokenizer(), "max_context_len": 500, "n_tokens_per_image": 10}
-    made = list(prepare_prompts(dataset, list(dataset.samples), **options))  # type: ignore[arg-type]
-    assert all(isinstance(item, Prepared) for item in made)
-    assert [Path(item.prompt.images[0]).name for item in made if isinstance(item, Prepared)] == ["0-0.jpg", "1-0.jpg"]
+    made = list(build_examples(dataset, list(dataset.samples), **options))  # type: ignore[arg-type]
+    assert all(isinstance(item, Example) for item in made)
+    assert [Path(item.prompt.images[0]).name for item in made if isinstance(item, Example)] == ["0-0.jpg", "1-0.jpg"]
     files = sorted((tmp_path / "TQA" / "combined_1_images").iterdir())
     assert [path.name for path in files] == ["0-0.jpg", "1-0.jpg"]
     assert [Image.open(path).size for path in files] == [(CELL, CELL), (2 * CELL, CELL)]
     written = [path.stat().st_mtime_ns for path in files]
     again = read_dataset(benchmark, info, 2)
     assert again.digests == dataset.digests, "a run goes on after its grids were made"
-    list(prepare_prompts(again, list(again.samples), **options))  # type: ignore[arg-type]
+    list(build_examples(again, list(again.samples), **options))  # type: ignore[arg-type]
     assert [path.stat().st_mtime_ns for path in files] == written
 
 
@@ -95,10 +96,10 @@ def test_a_picture_that_cannot_be_combined_fails_its_sample_alone(tmp_path: Path
     (tmp_path / "TQA" / "images" / "2" / "1.png").write_bytes(b"GIF?")
     benchmark = combined_benchmark(tmp_path)
     dataset = read_dataset(benchmark, next(info for info in benchmark.datasets if info.dataset == "TQA"), None)
-    good, *failed = prepare_prompts(
+    good, *failed = build_examples(
         dataset, list(dataset.samples), tokenizer=byte_tokenizer(), max_context_len=500, n_tokens_per_image=10
     )
-    assert isinstance(good, Prepared)
+    assert isinstance(good, Example)
     assert [(name, str(error)[:22]) for name, error in failed] == [  # type: ignore[misc]
         ("1", "image 0.png is missing"),
         ("2", "image 1.png cannot be "),

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.evaluation.benchmark import DatasetInfo
-from benchmarks.evaluation.preparation import read_dataset
+from benchmarks.benchmark import DatasetInfo
 from benchmarks.milebench import build_prompt, milebench_benchmark
+from benchmarks.milebench.dataset import read_dataset
 from benchmarks.milebench.inspection import KINDS, Finding, Inspected, inspect_dataset
 from benchmarks.milebench.lengths import Measure, measure_lengths, read_measure
 from lookm.errors import LookmError

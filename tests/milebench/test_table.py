@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image as PillowImage
 
-from benchmarks.evaluation.preparation import read_dataset
-from benchmarks.evaluation.selection import subset_seed
+from benchmarks.benchmark import subset_seed
 from benchmarks.milebench import ADVERSARIAL_DATASETS, DATASETS, build_prompt, milebench_benchmark, read_annotation
+from benchmarks.milebench.dataset import read_dataset
 from benchmarks.milebench.table import read_table, select_samples, table_features
 from lookm.errors import LookmError
 from tests.milebench.golden import byte_tokenizer, load_prompts

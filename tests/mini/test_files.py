@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.evaluation.benchmark import Benchmark, DatasetInfo
+from benchmarks.benchmark import Benchmark, DatasetInfo
 from benchmarks.milebench import build_prompt, read_annotation, score_predictions
 from benchmarks.mini import writer
 from benchmarks.mini.benchmark import mini_benchmark

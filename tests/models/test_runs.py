@@ -8,8 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from benchmarks.command_line import choices_of
-from benchmarks.evaluation.runner import run
-from benchmarks.evaluation.settings import CONFIGS, Settings, read_settings
+from benchmarks.evaluation.run import run
+from benchmarks.evaluation.settings import Settings, read_settings
+from lookm.locations import CONFIGS
 from tests.models import checkpoints, modern_checkpoints
 
 MODELS: dict[str, Callable[[Path], object]] = {

@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.evaluation import audit
 from benchmarks.evaluation.audit import audit_records, promised_range
 from benchmarks.evaluation.records import SampleRecord, read_records, write_records
-from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.run import run
 from lookm.errors import BudgetError
 from lookm.layer import Layer
 from lookm.registry import load_strategy, strategy_names

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.evaluation.comparison import difference
-from benchmarks.evaluation.files import read_json
 from benchmarks.evaluation.records import SampleRecord, read_records
-from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.run import run
 from benchmarks.evaluation.store import RunFolder
+from benchmarks.evaluation.verify import difference
+from benchmarks.files import read_json
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone
 from tests.runner.conftest import MakeSettings

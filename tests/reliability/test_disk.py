@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.evaluation import files, store
-from benchmarks.evaluation.comparison import difference
+from benchmarks import files
+from benchmarks.evaluation import store
 from benchmarks.evaluation.records import SampleRecord, read_records
-from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.run import run
 from benchmarks.evaluation.store import RunFolder
+from benchmarks.evaluation.verify import difference
 from lookm.errors import LookmError
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import NEEDLE

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from benchmarks.evaluation.provenance import digest, sample_digest
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.milebench import PROTOCOLS, build_prompt, score_predictions
-from benchmarks.milebench.annotation import check_annotation, read_annotation_file
+from benchmarks.milebench.annotation import check_annotation, digest, read_annotation_file
+from benchmarks.milebench.dataset import sample_digest
 from benchmarks.milebench.results import check_predictions, read_predictions
 from lookm.errors import LookmError
 from tests.runner.random_llava import load_random

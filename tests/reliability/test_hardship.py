@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.evaluation import asking
-from benchmarks.evaluation.comparison import difference
+from benchmarks.evaluation import generate
 from benchmarks.evaluation.records import SampleRecord, read_records
-from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.run import run
 from benchmarks.evaluation.settings import Settings
+from benchmarks.evaluation.verify import difference
 from lookm.models.backbone import Backbone
 from lookm.strategy import Strategy
 from lookm.sweep import SweepRow
@@ -29,7 +29,7 @@ def records(settings: Settings) -> dict[str, SampleRecord]:
 
 def limit_rows(monkeypatch: pytest.MonkeyPatch, rows: int, asked: list[int]) -> None:
     """A device that holds so many rows (samples × strategies) at once."""
-    real = asking.generate_sweep
+    real = generate.generate_sweep
 
     def limited(
         model: Any, inputs: Mapping[str, Tensor], strategies: Sequence[Strategy], **named: Any
@@ -39,7 +39,7 @@ def limit_rows(monkeypatch: pytest.MonkeyPatch, rows: int, asked: list[int]) -> 
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return real(model, inputs, strategies, **named)
 
-    monkeypatch.setattr(asking, "generate_sweep", limited)
+    monkeypatch.setattr(generate, "generate_sweep", limited)
 
 
 def test_out_of_memory_is_answered_with_smaller_groups_and_the_same_answers(
@@ -77,7 +77,7 @@ def test_another_error_of_the_device_is_not_taken_for_a_lack_of_memory(
     def broken(*arguments: Any, **named: Any) -> list[SweepRow]:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(asking, "generate_sweep", broken)
+    monkeypatch.setattr(generate, "generate_sweep", broken)
     settings = settings_of(ONLY_NEEDLE)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         run(settings)

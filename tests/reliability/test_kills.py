@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.evaluation.comparison import difference, timeless
-from benchmarks.evaluation.files import read_json, write_json
 from benchmarks.evaluation.records import SampleRecord, mend_records, read_records
-from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.run import run
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import LOCKS
-from benchmarks.trials.crashes import killed_at
-from benchmarks.trials.soak import kill_often
+from benchmarks.evaluation.verify import difference, timeless
+from benchmarks.files import read_json, write_json
 from lookm.errors import LookmError
+from tests.reliability.crashes import killed_at
+from tests.reliability.soak import kill_often
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import DATASETS, NEEDLE
 

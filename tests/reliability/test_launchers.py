@@ -11,8 +11,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from benchmarks.evaluation.comparison import timeless
-from benchmarks.evaluation.settings import CONFIGS
+from benchmarks.evaluation.verify import timeless
+from lookm.locations import CONFIGS
 from tests.runner.conftest import OWN_CONFIGS
 from tests.runner.small_benchmark import NEEDLE
 

@@ -1,6 +1,5 @@
 """One process at a time writes to a run; a lock ends with its holder, and a holder elsewhere shows that it lives."""
 
-import json
 import os
 import re
 import signal
@@ -9,17 +8,18 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from filelock._marker import OwnerRecord, encode_marker
 
-from benchmarks.evaluation import locks
-from benchmarks.evaluation.leases import Holder, Lease
-from benchmarks.evaluation.locks import Lock
+from benchmarks.evaluation import lock
+from benchmarks.evaluation.lock import Lock
 from benchmarks.evaluation.records import SampleRecord
-from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.run import run
 from benchmarks.evaluation.store import RunFolder, hold_all
+from benchmarks.files import write_json
 from lookm.errors import LookmError
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import NEEDLE
@@ -27,7 +27,7 @@ from tests.runner.small_benchmark import NEEDLE
 HOLD = """
 import sys, time
 from pathlib import Path
-from benchmarks.evaluation.locks import Lock
+from benchmarks.evaluation.lock import Lock
 lock = Lock(Path(sys.argv[1]), "the run")
 lock.acquire()
 print("held", flush=True)
@@ -41,17 +41,21 @@ def quick(path: Path) -> Lock:
     return Lock(path, "the run", **QUICK)
 
 
-def elsewhere(path: Path, **changes: object) -> Holder:
-    """Leaves the file of a holder on another machine."""
-    holder = replace(Holder.here(), host="node7", boot="another", pid=4711, **changes)  # type: ignore[arg-type]
-    path.with_name(f"{path.name}.holder").write_text(json.dumps(asdict(holder)))
-    return holder
+def elsewhere(path: Path) -> Path:
+    """Leaves the lease of a holder on another machine; returns its file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = OwnerRecord(pid=4711, hostname="node7", mode="lease", token="t", lease_duration=QUICK["length"], start=1)
+    lease, temporary = path.with_name(f"{path.name}.lease"), path.with_name("new")
+    temporary.write_bytes(encode_marker(record))
+    temporary.replace(lease)
+    write_json(path.with_name(f"{path.name}.holder"), {"pid": 4711, "host": "node7", "since": "yesterday"})
+    return lease
 
 
 @pytest.fixture
 def no_system_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system whose `flock` reaches nobody else."""
-    monkeypatch.setattr(Lock, "_acquire_system", lambda self: None)
+    monkeypatch.setattr(Lock, "_acquire_system", lambda self: True)
 
 
 def test_the_second_process_is_refused_in_one_line_and_a_killed_holder_leaves_nothing_locked(tmp_path: Path) -> None:
@@ -82,7 +86,7 @@ def test_the_second_process_is_refused_in_one_line_and_a_killed_holder_leaves_no
 def test_who_waits_says_for_whom_once_and_goes_on_when_it_is_free(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "_POLL", 0.02)
+    monkeypatch.setattr(lock, "_POLL", 0.02)
     first, second = quick(tmp_path / "run"), quick(tmp_path / "run")
     first.acquire()
     threading.Timer(0.2, first.release).start()
@@ -98,21 +102,20 @@ def test_who_waits_says_for_whom_once_and_goes_on_when_it_is_free(
 @pytest.mark.usefixtures("no_system_lock")
 def test_a_holder_on_another_machine_that_shows_life_is_respected(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    holder = elsewhere(path)
-    threading.Timer(0.1, lambda: elsewhere(path, token=holder.token, beat=5)).start()
+    lease = elsewhere(path)
+    threading.Timer(0.1, lambda: os.utime(lease)).start()
     with pytest.raises(LookmError, match="process 4711 on node7 since"):
         quick(path).acquire()
 
 
 @pytest.mark.parametrize("system", ["with flock", "without flock"])
 def test_a_silent_holder_on_another_machine_is_dead_after_the_lease(
-    tmp_path: Path, system: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, system: str, request: pytest.FixtureRequest
 ) -> None:
     if system == "without flock":
         request.getfixturevalue("no_system_lock")
     path = tmp_path / "run"
     elsewhere(path)
-    monkeypatch.setattr(Lease.__init__, "__kwdefaults__", {**QUICK, "settle": 0.1})
     began = time.monotonic()
     lock = quick(path)
     lock.acquire()
@@ -121,37 +124,37 @@ def test_a_silent_holder_on_another_machine_is_dead_after_the_lease(
 
 
 @pytest.mark.usefixtures("no_system_lock")
-def test_of_two_that_take_over_from_one_dead_holder_one_gets_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["nothing", "a dead holder's lease"])
+def test_of_several_that_want_a_lock_one_gets_it(tmp_path: Path, left: str) -> None:
     path = tmp_path / "run"
-    elsewhere(path)
-    leases = [Lease(path.with_name("run.holder"), settle=0.3, **QUICK) for _ in range(4)]
-    got: list[bool] = []
-    threads = [
-        threading.Thread(target=lambda lease=lease: got.append(lease.take_over(contested=True))) for lease in leases
-    ]
+    if left != "nothing":
+        elsewhere(path)
+    contenders = [quick(path) for _ in range(4)]
+
+    def contend(lock: Lock) -> None:
+        with suppress(LookmError):
+            lock.acquire()
+
+    threads = [threading.Thread(target=contend, args=(lock,)) for lock in contenders]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(got) == [False, False, False, True]
-    for lease in leases:
-        lease.release()
+    assert sorted(lock.held for lock in contenders) == [False, False, False, True]
+    for contender in contenders:
+        contender.release()
+    assert not path.with_name("run.lease").exists()
 
 
-def test_a_free_lease_is_taken_by_exactly_one(tmp_path: Path) -> None:
-    leases = [Lease(tmp_path / "run.holder", **QUICK) for _ in range(8)]
-    assert sum(lease.take_free() for lease in leases) == 1
-    for lease in leases:
-        lease.release()
-    assert leases[0].free
-
-
+@pytest.mark.usefixtures("no_system_lock")
 def test_a_holder_gives_signs_of_life_while_it_holds(tmp_path: Path) -> None:
-    lease = Lease(tmp_path / "run.holder", **QUICK)
-    assert lease.take_free()
-    assert Lease(tmp_path / "run.holder", **QUICK).sign_of_life() is not None
-    lease.release()
-    assert lease.free
+    lock = quick(tmp_path / "run")
+    lock.acquire()
+    time.sleep(3 * QUICK["length"])
+    with pytest.raises(LookmError, match=f"is being computed by process {os.getpid()} on"):
+        quick(tmp_path / "run").acquire()
+    lock.check()
+    lock.release()
 
 
 def test_a_holder_that_stood_still_too_long_may_not_write_any_more(tmp_path: Path) -> None:
@@ -164,7 +167,7 @@ def test_a_holder_that_stood_still_too_long_may_not_write_any_more(tmp_path: Pat
         with pytest.raises(LookmError, match="was taken over by process 4711 on node7"):
             folder.append("A", [SampleRecord(sample_id=2, digest="d")])
     assert list(RunFolder(folder.path).records("A")) == ["1"]
-    assert (tmp_path / "runs" / ".locks" / "run.holder").exists(), "the other one's file is left alone"
+    assert (tmp_path / "runs" / ".locks" / "run.lease").exists(), "the other one's file is left alone"
 
 
 def test_a_run_that_is_being_computed_is_not_computed_twice(settings_of: MakeSettings) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.evaluation.settings import CONFIGS
 from benchmarks.milebench.annotation import check_annotation
 from lookm.errors import LookmError
+from lookm.locations import CONFIGS
 
 ROOT = CONFIGS.parent
 PACKAGES = ("lookm", "baselines", "benchmarks", "scripts", "hydra_plugins", "configs")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.evaluation.specimen import Specimen
+from benchmarks.evaluation.examples import ModelView
 from benchmarks.report.kept_figure import draw_kept, heat
 from lookm import load_strategy
 from lookm.kept import KeptPositions
@@ -16,9 +16,9 @@ IS_IMAGE = torch.tensor([False, True, True, True, True, False, True, True, True,
 TOKENS = ("<s>", *["<image>"] * 4, " and\n", *["<image>"] * 4, " what")
 
 
-def specimen() -> Specimen:
+def specimen() -> ModelView:
     images = (Image.new("RGB", (8, 8), "white"), Image.new("RGB", (8, 8), "blue"))
-    return Specimen("Small", "0", "N-1", "question", "truth", images, {}, TOKENS)
+    return ModelView("Small", "0", "N-1", "question", "truth", images, {}, TOKENS)
 
 
 def test_heat_is_warm_where_tokens_were_kept_and_dark_where_they_went() -> None:

@@ -7,7 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from benchmarks.command_line import choices_of
-from benchmarks.evaluation.settings import CONFIGS, Settings, read_settings
+from benchmarks.evaluation.settings import Settings, read_settings
+from lookm.locations import CONFIGS
 
 OWN_CONFIGS = Path(__file__).parent / "configs"
 MakeSettings = Callable[..., Settings]

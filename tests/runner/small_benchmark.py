@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.evaluation.benchmark import Benchmark, DatasetInfo
+from benchmarks.benchmark import Benchmark, DatasetInfo
 
 SAMPLES = 4
 NEEDLE, CHOICE, ROUGE = "SmallNeedleInAHaystack", "SmallOrder", "SmallDiff"

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.evaluation import asking, group, reading
-from benchmarks.evaluation.comparison import timeless
-from benchmarks.evaluation.grouped import attempt_group, parts, run_group
-from benchmarks.evaluation.runner import run
+from benchmarks.evaluation import batches, compute, generate
+from benchmarks.evaluation.run import attempt_group, group_runs, run, run_group
 from benchmarks.evaluation.settings import Settings
+from benchmarks.evaluation.verify import timeless
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone
 from lookm.sweep import SweepRow
@@ -28,13 +27,13 @@ Sweep = Callable[..., list[SweepRow]]
 def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, ...], int]]:
     """Every sweep's strategies and number of prompts."""
     seen: list[tuple[tuple[str, ...], int]] = []
-    real = asking.generate_sweep
+    real = generate.generate_sweep
 
     def noted(model: Any, inputs: Any, strategies: Any, **named: Any) -> list[SweepRow]:
         seen.append((tuple(strategy.name for strategy in strategies), len(inputs["input_ids"])))
         return real(model, inputs, strategies, **named)
 
-    monkeypatch.setattr(asking, "generate_sweep", noted)
+    monkeypatch.setattr(generate, "generate_sweep", noted)
     return seen
 
 
@@ -90,8 +89,9 @@ def test_a_sweep_asks_only_the_runs_that_miss_a_batch(
 
 
 def test_pictures_and_prompts_are_read_once(settings_of: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded, opened = [], []
-    real_inputs, real_open = Backbone.inputs, reading.open_images
+    encoded: list[int] = []
+    opened: list[str] = []
+    real_inputs, real_open = Backbone.inputs, batches.open_images
 
     def inputs(backbone: Backbone, prompts: Sequence[str], images: Any) -> Any:
         encoded.append(len(prompts))
@@ -102,7 +102,7 @@ def test_pictures_and_prompts_are_read_once(settings_of: MakeSettings, monkeypat
         return real_open(paths)
 
     monkeypatch.setattr(Backbone, "inputs", inputs)
-    monkeypatch.setattr(reading, "open_images", open_images)
+    monkeypatch.setattr(batches, "open_images", open_images)
     run_group(several(settings_of))
     assert encoded == [3, 1] * 3
     assert len(opened) == len(set(opened)) == 30
@@ -122,7 +122,7 @@ def test_what_is_there_is_not_computed_and_needs_no_model(settings_of: MakeSetti
 
 def test_groups_share_model_and_selection_and_a_run_comes_once_in_each(settings_of: MakeSettings) -> None:
     def groups(*overrides: tuple[str, ...]) -> list[list[int]]:
-        return parts([settings_of(*one) for one in overrides])
+        return group_runs([settings_of(*one) for one in overrides])
 
     assert groups(("strategy=full",), ("strategy=h2o", "alpha1=0.3"), ("semantics=release", "strategy.merge=none")) == [
         [0, 1, 2]
@@ -149,7 +149,7 @@ def test_a_folder_made_from_something_else_fails_its_run_only(settings_of: MakeS
 
 def test_a_run_whose_folder_vanishes_fails_alone(settings_of: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = several(settings_of)
-    real = group.answer
+    real = compute.answer
 
     def vanish(*arguments: Any, **named: Any) -> Any:
         if not (settings[1].results_dir / "was here").exists():
@@ -158,7 +158,7 @@ def test_a_run_whose_folder_vanishes_fails_alone(settings_of: MakeSettings, monk
             settings[1].folder.touch()
         return real(*arguments, **named)
 
-    monkeypatch.setattr(group, "answer", vanish)
+    monkeypatch.setattr(compute, "answer", vanish)
     results = attempt_group(settings)
     assert isinstance(results[1], LookmError)
     assert "\n" not in str(results[1])
@@ -168,20 +168,20 @@ def test_a_run_whose_folder_vanishes_fails_alone(settings_of: MakeSettings, monk
 def test_a_crash_is_laid_on_the_strategy_that_crashes(
     settings_of: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = asking.generate_sweep
+    real = generate.generate_sweep
 
     def crash(model: Any, inputs: Any, strategies: Any, **named: Any) -> list[SweepRow]:
         if any(strategy.name == "h2o" for strategy in strategies):
             raise ZeroDivisionError("no heavy hitter")
         return real(model, inputs, strategies, **named)
 
-    monkeypatch.setattr(asking, "generate_sweep", crash)
+    monkeypatch.setattr(generate, "generate_sweep", crash)
     settings = several(settings_of)
     full, h2o, tp = attempt_group(settings)
     assert isinstance(h2o, ZeroDivisionError)
     assert [full.computed, tp.computed] == [12, 12]  # type: ignore[union-attr]
     assert json.loads((settings[1].folder / "run.json").read_text())["state"] == "stopped by an error"
-    monkeypatch.setattr(asking, "generate_sweep", real)
+    monkeypatch.setattr(generate, "generate_sweep", real)
     assert run(settings[1]).computed == 12
 
 
@@ -189,13 +189,13 @@ def test_a_vanished_data_folder_ends_the_group_with_one_line(
     settings_of: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = several(settings_of)
-    real = reading.open_images
+    real = batches.open_images
 
     def vanish(paths: Sequence[str]) -> Any:
         shutil.rmtree(settings[0].benchmark.root, ignore_errors=True)
         return real(paths)
 
-    monkeypatch.setattr(reading, "open_images", vanish)
+    monkeypatch.setattr(batches, "open_images", vanish)
     for result in attempt_group(settings):
         assert isinstance(result, LookmError)
         assert "has vanished; bring it back" in str(result)

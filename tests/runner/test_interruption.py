@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.evaluation import asking
-from benchmarks.evaluation.grouped import run_group
+from benchmarks.evaluation import generate
 from benchmarks.evaluation.interruption import Interrupted, Interruption, replace_handlers, restore_handlers, stop_now
-from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.run import run, run_group
 from lookm.sweep import SweepRow
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import CHOICE
@@ -66,14 +65,14 @@ def test_what_was_finished_is_there_and_the_next_call_goes_on(
     settings_of: MakeSettings, monkeypatch: pytest.MonkeyPatch, signals: int
 ) -> None:
     settings = [settings_of("strategy=h2o"), settings_of("strategy=tp")]
-    real = asking.generate_sweep
+    real = generate.generate_sweep
 
     def interrupted(*arguments: Any, **named: Any) -> list[SweepRow]:
         for _ in range(signals):
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments, **named)
 
-    monkeypatch.setattr(asking, "generate_sweep", interrupted)
+    monkeypatch.setattr(generate, "generate_sweep", interrupted)
     with pytest.raises(Interrupted):
         run_group(settings)
     for one in settings:
@@ -82,5 +81,5 @@ def test_what_was_finished_is_there_and_the_next_call_goes_on(
         assert finished.exists() == (signals == 1), "the first batch was saved, or stopped in its middle"
         if signals == 1:
             assert len(json.loads(finished.read_text())) == 3
-    monkeypatch.setattr(asking, "generate_sweep", real)
+    monkeypatch.setattr(generate, "generate_sweep", real)
     assert [run(one).computed for one in settings] == [9 if signals == 1 else 12] * 2

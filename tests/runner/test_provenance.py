@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from benchmarks.evaluation.provenance import digest, git_state, sample_digest, versions, weights_digest
+from benchmarks.evaluation.provenance import git_state, versions, weights_digest
+from benchmarks.milebench.annotation import digest
+from benchmarks.milebench.dataset import sample_digest
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.evaluation import group
-from benchmarks.evaluation.loading import load_backbone
-from benchmarks.evaluation.preparation import Dataset
-from benchmarks.evaluation.reading import Encoded
+from benchmarks.evaluation import compute
+from benchmarks.evaluation.batches import Encoded
 from benchmarks.evaluation.records import SampleRecord, read_records
-from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.run import load_backbone, run
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
 from benchmarks.milebench import score_predictions
+from benchmarks.milebench.dataset import Dataset
 from lookm import look_once
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone
@@ -151,12 +150,12 @@ def test_resuming_ends_in_the_files_of_an_undisturbed_run(
         asked.append(encoded.samples[0].sample_id)
         return real(backbone, strategies, dataset, encoded, **named)
 
-    real = group.answer
-    monkeypatch.setattr(group, "answer", interrupted)
+    real = compute.answer
+    monkeypatch.setattr(compute, "answer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(replace(settings, overwrite=True))
     assert json.loads((settings.folder / "run.json").read_text())["state"] == "interrupted"
-    monkeypatch.setattr(group, "answer", real)
+    monkeypatch.setattr(compute, "answer", real)
     assert run(settings).computed == 6
     assert {info.dataset: timeless(settings, info.dataset) for info in DATASETS} == undisturbed
     assert (settings.folder / ROUGE / "pred.json").read_bytes() == predictions

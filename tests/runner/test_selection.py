@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.evaluation.preparation import read_datasets
+from benchmarks.benchmark import select_positions, subset_seed
+from benchmarks.evaluation.examples import read_datasets
 from benchmarks.evaluation.records import read_records
-from benchmarks.evaluation.runner import run
-from benchmarks.evaluation.selection import select_positions, subset_seed
+from benchmarks.evaluation.run import run
 from benchmarks.evaluation.settings import Settings
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import NEEDLE

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.evaluation.files import write_text
 from benchmarks.evaluation.records import SampleRecord, read_records
 from benchmarks.evaluation.store import RunFolder, find_runs
+from benchmarks.files import write_text
 from lookm.errors import LookmError
 
 
@@ -102,7 +102,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError("No space left on device")
 
     write_text(tmp_path / "a.txt", "old")
-    monkeypatch.setattr("benchmarks.evaluation.files.os.fsync", full_disk)
+    monkeypatch.setattr("benchmarks.files.os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_text(tmp_path / "a.txt", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

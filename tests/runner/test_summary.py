@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from benchmarks.evaluation.benchmark import DatasetInfo
+from benchmarks.benchmark import DatasetInfo
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.summary import DatasetResult, changed_share, comparable, mean_of, other_commits, summarise
 from benchmarks.run_table import align, comparison_table, percent, run_table, size

@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from benchmarks.evaluation.runner import run
-from benchmarks.evaluation.settings import CONFIGS
+from benchmarks.evaluation.run import run
 from benchmarks.planning import GPUS, blueprint_of, memory_bytes, parameters_of, prompt_seconds, resolve
 from lookm.errors import LookmError
+from lookm.locations import CONFIGS
 from lookm.registry import load_strategy
 from scripts import plan
 from tests.runner.conftest import OWN_CONFIGS, MakeSettings, settings_of

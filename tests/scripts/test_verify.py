@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.evaluation.comparison import timeless
 from benchmarks.evaluation.records import SampleRecord, read_records, write_records
-from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.run import run
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
-from benchmarks.evaluation.verification import settings_of as recorded_settings
+from benchmarks.evaluation.verify import settings_of as recorded_settings
+from benchmarks.evaluation.verify import timeless
 from scripts import verify
 from tests.runner.conftest import MakeSettings, settings_of
 from tests.runner.small_benchmark import DATASETS, NEEDLE, ROUGE

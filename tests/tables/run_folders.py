@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation.files import write_json
-from benchmarks.evaluation.preparation import Dataset, read_dataset
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.results import facts_of_benchmark, predictions_of
 from benchmarks.evaluation.store import RunFolder
+from benchmarks.files import write_json
 from benchmarks.milebench import PROTOCOLS, score_predictions, write_evaluation
+from benchmarks.milebench.dataset import Dataset, read_dataset
 from tests.runner.small_benchmark import small_benchmark
 
 STRATEGIES: dict[str, dict[str, Any]] = {

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.evaluation.preparation import read_dataset
 from benchmarks.evaluation.results import predictions_of
 from benchmarks.milebench import score_predictions
+from benchmarks.milebench.dataset import read_dataset
 from benchmarks.milebench.normalisation import normalise
 from tests.runner.small_benchmark import DATASETS
 from tests.tables.run_folders import STRATEGIES, Folders, right

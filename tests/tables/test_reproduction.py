@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from benchmarks.evaluation.benchmark import DatasetInfo
+from benchmarks.benchmark import DatasetInfo
 from benchmarks.milebench import DATASETS, PAPER_COLUMNS
 from benchmarks.tables.cells import compute_cells, dataset_columns, mean_column, task_columns
 from benchmarks.tables.collection import collect, find_runs

@@ -1,37 +1,27 @@
-"""What loggers send of a run: its numbers by name, and its samples with questions, truths, scores and pictures."""
+"""What loggers send of a run, read from its folder: its numbers by name, and its samples with truths and scores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation.preparation import Dataset, read_dataset
 from benchmarks.evaluation.records import SampleRecord
-from benchmarks.evaluation.results import predictions_of, summary_of
-from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
-from benchmarks.evaluation.summary import Summary, TaskRow
-from benchmarks.milebench import PROTOCOLS, score_predictions
+from benchmarks.evaluation.summary import TaskRow, folder_results, task_rows
+from benchmarks.files import read_json
+from benchmarks.milebench.scoring import PROTOCOLS
 
 
 @dataclass(frozen=True)
 class LoggedSample:
-    """One finished sample.
-
-    Attributes:
-        dataset, task: where it is from.
-        record: what was asked and answered.
-        truth: the annotation's response.
-        scores: protocol → score in [0, 1]; empty where there is no answer.
-    """
+    """One finished sample: its dataset, what was asked and answered, and the annotation's response."""
 
     dataset: str
-    task: str
     record: SampleRecord
     truth: str
-    scores: Mapping[str, float]
 
 
 def numbers(row: TaskRow, prefix: str) -> dict[str, float]:
@@ -53,36 +43,36 @@ def numbers(row: TaskRow, prefix: str) -> dict[str, float]:
     return {f"{prefix}/{name}": float(value) for name, value in values.items() if value is not None}
 
 
-def summary_numbers(summary: Summary) -> dict[str, float]:
+def run_numbers(folder: RunFolder) -> dict[str, float]:
     """All tasks of a run as `task/T-1/official` …, and their mean as `mean/official` …"""
-    found = numbers(summary.mean, "mean")
-    for row in summary.rows:
-        found |= numbers(row, f"task/{row.task}")
-    return found
+    rows, mean = task_rows(folder_results(folder))
+    values = numbers(mean, "mean")
+    for row in rows:
+        values |= numbers(row, f"task/{row.task}")
+    return values
 
 
-def dataset_numbers(settings: Settings, name: str) -> dict[str, float]:
+def dataset_numbers(folder: RunFolder, name: str) -> dict[str, float]:
     """One dataset of a run as `dataset/<name>/official` …."""
-    chosen = tuple(info for info in settings.datasets if info.dataset == name)
-    return numbers(summary_of(replace(settings, datasets=chosen)).mean, f"dataset/{name}")
+    return numbers(task_rows(folder_results(folder, name))[1], f"dataset/{name}")
 
 
-def logged_samples(settings: Settings, folder: RunFolder, limit: int) -> Iterator[LoggedSample]:
-    """Finished samples of each selected dataset, at most `limit` of each, in the annotation's order."""
-    for info in settings.datasets:
-        dataset = read_dataset(settings.benchmark, info, None)
-        yield from islice(_samples_of(dataset, folder, settings), limit)
+def configuration(folder: RunFolder) -> dict[str, Any]:
+    """The whole configuration of a run's last session."""
+    sessions = folder.about.get("sessions") or [{}]
+    return dict(sessions[-1].get("resolved") or {})
 
 
-def _samples_of(dataset: Dataset, folder: RunFolder, settings: Settings) -> Iterator[LoggedSample]:
-    info, records = dataset.info, folder.records(dataset.info.dataset)
-    scores: dict[str, dict[str, float]] = {}
-    predictions = predictions_of(dataset, records, settings.model, {})
-    for protocol in PROTOCOLS if predictions else ():
-        result: dict[str, Any] = score_predictions(info.dataset, dataset.annotation, predictions, protocol=protocol)
-        for prediction, score in zip(predictions, result["scores"], strict=True):
-            scores.setdefault(str(prediction["sample_id"]), {})[protocol] = float(score)
-    for sample in dataset.annotation["data"]:
-        name = str(sample["sample_id"])
-        if name in records:
-            yield LoggedSample(info.dataset, info.task, records[name], str(sample["response"]), scores.get(name, {}))
+def image_root(folder: RunFolder) -> Path | None:
+    """Where the last session found the benchmark's images."""
+    root = (configuration(folder).get("benchmark") or {}).get("root")
+    return None if root is None else Path(root)
+
+
+def logged_samples(folder: RunFolder, limit: int) -> Iterator[LoggedSample]:
+    """Finished samples of each dataset, at most `limit` of each, in the annotation's order."""
+    for dataset in folder.datasets:
+        entries = read_json(folder.path / dataset / "pred.json") or []
+        truths = {str(entry["sample_id"]): str(entry["gt_response"]) for entry in entries}
+        for name, record in islice(folder.records(dataset).items(), limit):
+            yield LoggedSample(dataset, record, truths.get(name, ""))

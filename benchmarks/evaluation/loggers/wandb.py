@@ -7,14 +7,19 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.evaluation.loggers.content import LoggedSample, dataset_numbers, logged_samples, summary_numbers
-from benchmarks.evaluation.loggers.logger import GROUP_VARIABLE, Logger
+from benchmarks.evaluation.loggers import GROUP_VARIABLE, Logger
+from benchmarks.evaluation.loggers.content import (
+    LoggedSample,
+    configuration,
+    dataset_numbers,
+    image_root,
+    logged_samples,
+    run_numbers,
+)
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
-    from benchmarks.evaluation.settings import Settings
     from benchmarks.evaluation.store import RunFolder
-    from benchmarks.evaluation.summary import Summary
 
 MODES = ("offline", "online")
 COLUMNS = (
@@ -62,77 +67,76 @@ class WandbLogger(Logger):
         self._mode, self._project, self._entity, self._group = mode, project, entity, group
         self._dir, self._artifact = Path(dir), artifact
         self._samples, self._images, self._image_size = samples, images, image_size
-        self._settings: Settings | None = None
         self._run: Any = None
 
-    def started(self, settings: Settings, folder: RunFolder) -> None:
+    def started(self, folder: RunFolder) -> None:
         import wandb
 
+        names = [str(folder.configuration[group]["name"]) for group in ("model", "benchmark", "strategy")]
         self._dir.mkdir(parents=True, exist_ok=True)
         # Artifacts are copied before they are sent; by default below the home folder, which may be small or read-only.
         os.environ.setdefault("WANDB_DATA_DIR", str((self._dir / "wandb").resolve()))
-        self._settings = settings
         self._run = wandb.init(
             project=self._project,
             entity=self._entity,
-            group=self._group or os.environ.get(GROUP_VARIABLE) or f"{settings.model}-{settings.benchmark.name}",
+            group=self._group or os.environ.get(GROUP_VARIABLE) or "-".join(names[:2]),
             job_type="run",
             id=hashlib.sha256(str(folder.path.resolve()).encode()).hexdigest()[:16],
             resume="allow" if self._mode == "online" else None,
-            name=settings.run,
-            config={**settings.resolved, "run": settings.run, "identity": settings.identity},
-            tags=[settings.model, settings.benchmark.name, settings.strategy.name],
+            name=folder.name,
+            config={**configuration(folder), "run": folder.name, "identity": dict(folder.configuration)},
+            tags=names,
             dir=str(self._dir),
             mode="online" if self._mode == "online" else "offline",
             reinit="create_new",  # runs of a sweep are told of side by side
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True),
         )
 
-    def dataset_done(self, settings: Settings, folder: RunFolder, dataset: str) -> None:
-        self._run.log(dataset_numbers(settings, dataset))
+    def dataset_done(self, folder: RunFolder, dataset: str) -> None:
+        self._run.log(dataset_numbers(folder, dataset))
 
-    def finished(self, summary: Summary, folder: RunFolder) -> None:
-        found = summary_numbers(summary)
-        for info in summary.settings.datasets:
-            found |= dataset_numbers(summary.settings, info.dataset)
-        self._run.summary.update(found)
+    def finished(self, folder: RunFolder) -> None:
+        values = run_numbers(folder)
+        for dataset in folder.datasets:
+            values |= dataset_numbers(folder, dataset)
+        self._run.summary.update(values)
         if self._samples:
-            self._run.log({"samples": self._table(summary.settings, folder)})
+            self._run.log({"samples": self._table(folder)})
         if self._artifact:
-            self._log_folder(summary, folder)
+            self._log_folder(folder)
         self._run.finish()
 
     def failed(self, error: BaseException) -> None:
         self._run.summary["error"] = " ".join(str(error).split()) or type(error).__name__
         self._run.finish(exit_code=1)
 
-    def _table(self, settings: Settings, folder: RunFolder) -> Any:
+    def _table(self, folder: RunFolder) -> Any:
         import wandb
 
-        pictures = [f"image {number + 1}" for number in range(self._images)]
-        table = wandb.Table(columns=[*COLUMNS, *pictures])
-        for sample in logged_samples(settings, folder, self._samples):
-            shown = [self._picture(settings.benchmark.root / path) for path in sample.record.images[: self._images]]
-            table.add_data(*_cells(sample), *shown, *[None] * (self._images - len(shown)))
+        root, columns = image_root(folder), [f"image {number + 1}" for number in range(self._images)]
+        table = wandb.Table(columns=[*COLUMNS, *columns])
+        for sample in logged_samples(folder, self._samples):
+            images = [] if root is None else [self._image(root / path) for path in sample.record.images[: self._images]]
+            table.add_data(*_cells(sample), *images, *[None] * (self._images - len(images)))
         return table
 
-    def _picture(self, path: Path) -> Any:
+    def _image(self, path: Path) -> Any:
         import wandb
         from PIL import Image
 
         try:
             with Image.open(path) as file:
-                picture = file.convert("RGB")
+                image = file.convert("RGB")
         except OSError:
             return None
-        picture.thumbnail((self._image_size, self._image_size))
-        return wandb.Image(picture)
+        image.thumbnail((self._image_size, self._image_size))
+        return wandb.Image(image)
 
-    def _log_folder(self, summary: Summary, folder: RunFolder) -> None:
+    def _log_folder(self, folder: RunFolder) -> None:
         import wandb
 
         artifact = wandb.Artifact(
-            name=summary.settings.run,
+            name=folder.name,
             type="results",
             metadata={key: folder.about.get(key) for key in ("configuration", "weights", "data", "labels")},
         )
@@ -143,8 +147,9 @@ class WandbLogger(Logger):
 
 def _cells(sample: LoggedSample) -> list[Any]:
     record = sample.record
+    scores = record.scores or {}
     return [
-        *(sample.dataset, sample.task, str(record.sample_id), record.question, sample.truth, record.answer),
-        *(sample.scores.get("official"), sample.scores.get("repaired"), record.prompt_tokens, record.image_tokens),
+        *(sample.dataset, record.task, str(record.sample_id), record.question, sample.truth, record.answer),
+        *(scores.get("official"), scores.get("repaired"), record.prompt_tokens, record.image_tokens),
         *(record.realised_budget, record.kept_bytes, (record.times or {}).get("decode_ms_per_token"), record.error),
     ]

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.evaluation import asking, reading
-from benchmarks.evaluation.asking import NOT_FINITE, ask
-from benchmarks.evaluation.loading import load_backbone
-from benchmarks.evaluation.memory import is_out_of_memory
-from benchmarks.evaluation.preparation import Prepared, batches, prepare_prompts, read_datasets
+from benchmarks.evaluation import batches, generate
+from benchmarks.evaluation.batches import group_by_length, is_out_of_memory
+from benchmarks.evaluation.examples import Example, build_examples, read_datasets
+from benchmarks.evaluation.generate import NOT_FINITE, answer_examples
 from benchmarks.evaluation.records import SampleRecord, read_records
-from benchmarks.evaluation.runner import run
+from benchmarks.evaluation.run import load_backbone, run
 from lookm.models.backbone import Backbone
 from lookm.sweep import SweepRow
 from tests.runner.conftest import MakeSettings
@@ -38,20 +37,22 @@ def asked(settings_of: MakeSettings, names: str = "full,h2o,tp") -> list[list[Sa
     (dataset,) = read_datasets(settings[0])
     prepared = [
         item
-        for item in prepare_prompts(
+        for item in build_examples(
             dataset, list(dataset.samples), tokenizer=backbone.tokenizer, max_context_len=200, n_tokens_per_image=4
         )
-        if isinstance(item, Prepared)
+        if isinstance(item, Example)
     ]
-    (batch,) = batches(prepared, 4)
-    found = ask(backbone, [one.strategy for one in settings], dataset, batch, root=settings[0].benchmark.root)
+    (batch,) = group_by_length(prepared, 4)
+    found = answer_examples(
+        backbone, [one.strategy for one in settings], dataset, batch, root=settings[0].benchmark.root
+    )
     return [[replace(record, times=None) for record in records] for records in found]
 
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Exception], Sizes]:
     """Lets a sweep have at most so many strategies × samples; tells what was tried."""
-    real = asking.generate_sweep
+    real = generate.generate_sweep
 
     def limit(rows: int, error: Exception) -> Sizes:
         tried: Sizes = []
@@ -62,7 +63,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Exception], Sizes]:
                 raise error
             return real(model, inputs, strategies, **named)
 
-        monkeypatch.setattr(asking, "generate_sweep", narrow)
+        monkeypatch.setattr(generate, "generate_sweep", narrow)
         return tried
 
     return limit
@@ -89,7 +90,7 @@ def test_fewer_strategies_are_tried_and_then_fewer_samples(
 def test_a_sample_that_is_too_much_alone_has_a_failed_record(
     settings_of: MakeSettings, room: Callable[[int, Exception], Sizes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asking._tell.cache_clear()
+    generate._warn_out_of_memory.cache_clear()
     room(0, MemoryError())
     (first, *_), _ = asked(settings_of, "h2o,tp")
     assert first.error is not None
@@ -124,10 +125,10 @@ def test_another_error_is_no_lack_of_memory(settings_of: MakeSettings, monkeypat
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(asking, "generate_sweep", broken)
+    monkeypatch.setattr(generate, "generate_sweep", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         asked(settings_of)
-    monkeypatch.setattr(reading, "open_images", broken)
+    monkeypatch.setattr(batches, "open_images", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         asked(settings_of)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation import files
+from benchmarks import files
 
 Work = Callable[[], object]
 

@@ -1,7 +1,13 @@
-"""Computing a part of a run again, from what its folder says, and comparing."""
+"""Whether a run is what its folder says: a part of it computed again, or two folders compared.
+
+Two runs of the same configuration are the same in everything but the times. Times are `times` of each record in
+`samples.jsonl` (milliseconds, and the batch they were measured in) and `sessions` of `run.json` (who computed when, on
+what). All other bytes of all files count.
+"""
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,12 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.evaluation.provenance import code_digest
 from benchmarks.evaluation.records import SampleRecord
-from benchmarks.evaluation.settings import CONFIGS, Settings, read_settings
+from benchmarks.evaluation.settings import Settings, read_settings
 from benchmarks.evaluation.store import RunFolder
+from benchmarks.files import read_json
 from lookm.errors import LookmError
+from lookm.locations import CONFIGS
 
 if TYPE_CHECKING:
-    from benchmarks.evaluation.preparation import Dataset
+    from benchmarks.milebench.dataset import Dataset
     from lookm.models.backbone import Backbone
 
 _NOT_COMPARED = ("times", "sample_id")
@@ -62,8 +70,8 @@ def verify(
     Raises:
         LookmError: no run or no answers there, or data, weights or configuration that are not the run's.
     """
-    from benchmarks.evaluation.loading import load_backbone
-    from benchmarks.evaluation.opened import read_material
+    from benchmarks.evaluation.active import read_material
+    from benchmarks.evaluation.run import load_backbone
 
     folder = RunFolder(path)
     settings = settings_of(folder, overrides or {})
@@ -71,12 +79,12 @@ def verify(
     folder.check(
         configuration=settings.identity,
         weights=material.weights,
-        data={dataset.info.dataset: dataset.data for dataset in material.datasets},
+        data={dataset.name: dataset.data for dataset in material.datasets},
     )
     answered = [
-        (dataset.info.dataset, name)
+        (dataset.name, name)
         for dataset in material.datasets
-        for name, record in folder.records(dataset.info.dataset).items()
+        for name, record in folder.scored_records(dataset.name).items()
         if record.answered and name in dataset.samples
     ]
     if not answered:
@@ -85,11 +93,10 @@ def verify(
     backbone = (load or load_backbone)(settings)
     differences: list[str] = []
     for dataset in material.datasets:
-        name = dataset.info.dataset
-        wanted = {sample for of, sample in chosen if of == name}
-        recorded = folder.records(name)
-        for record in _computed(settings, backbone, dataset, wanted):
-            differences += _differences(name, recorded[str(record.sample_id)], record)
+        names = {sample for of, sample in chosen if of == dataset.name}
+        recorded = folder.records(dataset.name)
+        for record in _computed(settings, backbone, dataset, names):
+            differences += _differences(dataset.name, recorded[str(record.sample_id)], record)
     code = _session(folder).get("code")
     return Verification(len(chosen), len(answered), tuple(differences), None if code is None else code == code_digest())
 
@@ -148,29 +155,75 @@ def _session(folder: RunFolder) -> dict[str, Any]:
     return best
 
 
-def _computed(settings: Settings, backbone: Backbone, dataset: Dataset, wanted: set[str]) -> Iterator[SampleRecord]:
-    """The wanted samples of one dataset, answered anew, each in its batch."""
-    from benchmarks.evaluation.asking import answer
-    from benchmarks.evaluation.reading import read_units
+def _computed(settings: Settings, backbone: Backbone, dataset: Dataset, names: set[str]) -> Iterator[SampleRecord]:
+    """The named samples of one dataset, answered anew, each in its batch."""
+    from benchmarks.evaluation.batches import read_batches
+    from benchmarks.evaluation.generate import answer
 
     root = settings.benchmark.root
-    for unit in read_units([dataset], {dataset.info.dataset: wanted}, backbone, root):
-        found: Sequence[SampleRecord] = unit.failures
-        for part in unit.parts:
-            found = [*found, *answer(backbone, [settings.strategy], dataset, part, root=root)[0]]
-        yield from (record for record in found if str(record.sample_id) in wanted)
+    for batch in read_batches([dataset], {dataset.name: names}, backbone, root):
+        records: Sequence[SampleRecord] = batch.failures
+        for part in batch.parts:
+            records = [*records, *answer(backbone, [settings.strategy], dataset, part, root=root)[0]]
+        yield from (record for record in records if str(record.sample_id) in names)
 
 
 def _differences(dataset: str, recorded: SampleRecord, computed: SampleRecord) -> list[str]:
     """What differs between two records of one sample, a line for each field."""
-    here, now = asdict(recorded), asdict(computed)
+    before, now = asdict(recorded), asdict(computed)
+    sample = f"{dataset} sample {recorded.sample_id}"
     return [
-        f"{dataset} sample {recorded.sample_id}: {field} is {_short(now[field])} now, recorded is {_short(here[field])}"
-        for field in here
-        if field not in _NOT_COMPARED and here[field] != now[field]
+        f"{sample}: {field} is {_short(now[field])} now, recorded is {_short(before[field])}"
+        for field in before
+        if field not in _NOT_COMPARED and before[field] != now[field]
     ]
 
 
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 90 else f"{text[:87]}…"
+
+
+def timeless(folder: Path) -> dict[str, bytes]:
+    """The files of a run folder by their path in it, without the times.
+
+    Raises:
+        LookmError: no run, or a line of `samples.jsonl` that is no record.
+    """
+    if not isinstance(read_json(folder / "run.json"), dict):
+        raise LookmError(f"{folder} holds no run")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _timeless_file(path) for path in files}
+
+
+def difference(one: Path, other: Path) -> str:
+    """The first file in which two run folders differ, and where; empty if they agree in all but the times.
+
+    Raises:
+        LookmError: as `timeless`.
+    """
+    left, right = timeless(one), timeless(other)
+    for name in sorted({*left, *right}):
+        if name not in left or name not in right:
+            return f"{name} is only in {one if name in left else other}"
+        if left[name] != right[name]:
+            lines = zip(left[name].split(b"\n"), right[name].split(b"\n"), strict=False)
+            place = next((number for number, (a, b) in enumerate(lines, 1) if a != b), None)
+            return f"{name} differs" + (f" in line {place}" if place else " in length")
+    return ""
+
+
+def _timeless_file(path: Path) -> bytes:
+    if path.name == "run.json":
+        about = {key: value for key, value in read_json(path).items() if key != "sessions"}
+        return json.dumps(about, ensure_ascii=False, indent=2).encode()
+    if path.suffix == ".jsonl":
+        *lines, rest = path.read_bytes().split(b"\n")
+        if rest:
+            raise LookmError(f"{path} ends in a torn line; run it again to mend it")
+        try:
+            records = [SampleRecord.from_line(line) for line in lines]
+        except ValueError as error:
+            raise LookmError(f"{path} has a line that is no record ({error}); run it again to mend it") from None
+        return "".join(replace(record, times=None).to_line() for record in records).encode()
+    return path.read_bytes()

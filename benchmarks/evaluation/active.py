@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.evaluation.loading import weights_fingerprint
-from benchmarks.evaluation.loggers import Logger, open_logger
-from benchmarks.evaluation.preparation import Dataset, read_datasets
-from benchmarks.evaluation.provenance import git_state, hardware, versions
+from benchmarks.evaluation.examples import read_datasets
+from benchmarks.evaluation.loggers import Logger, log_finished_run, open_logger
+from benchmarks.evaluation.provenance import git_state, hardware, versions, weights_fingerprint
 from benchmarks.evaluation.records import SampleRecord
-from benchmarks.evaluation.results import facts_of_benchmark, read_summary, write_results
+from benchmarks.evaluation.results import facts_of_run, read_summary, write_results
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import AFRESH, RunFolder
 from benchmarks.evaluation.summary import Summary
+from benchmarks.milebench.dataset import Dataset
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Outcome:
 
     Attributes:
         summary: scores and costs of the selected samples, per task.
-        computed: samples asked by this call; the others were there already.
+        computed: samples computed by this call; the others were there already.
         failed: selected samples without an answer.
     """
 
@@ -52,19 +52,19 @@ def read_material(settings: Settings) -> Material:
         LookmError: no data, or broken data.
     """
     settings.benchmark.prepare()
-    return Material(read_datasets(settings), weights_fingerprint(settings))
+    return Material(read_datasets(settings), weights_fingerprint(settings.model_config))
 
 
-class OpenRun:
+class ActiveRun:
     """One run of a group. An error of its own ends it, and leaves the others alone.
 
     Args:
         settings: of the run.
         material: what it is made from; runs that select the same samples for the same model share it.
-        shard: the number of a process that computes a part of the run for another one, which holds it.
+        shard: the rank of a process that computes a part of the run for the process that holds it.
 
     Attributes:
-        pending: ids of the selected samples that are to be asked, by dataset; known after `check`.
+        pending: ids of the selected samples that are to be computed, by dataset; known after `check`.
         error: what ended it before its time.
     """
 
@@ -77,20 +77,20 @@ class OpenRun:
         self._origin = {
             "configuration": settings.identity,
             "weights": material.weights,
-            "data": {dataset.info.dataset: dataset.data for dataset in material.datasets},
+            "data": {dataset.name: dataset.data for dataset in material.datasets},
         }
-        self._configured = open_logger(settings.resolved.get("logger"))
-        self._logger = Logger()  # tells nobody; a run of which nothing is computed has nothing to tell
+        self._configured_logger = open_logger(settings.resolved.get("logger"))
+        self._logger = Logger()  # until something is computed, there is nothing to report
         self._session = ExitStack()
         self._computed = 0
         self._written: set[str] = set()
 
     @property
     def missing(self) -> int:
-        """Samples that are to be asked."""
+        """Samples that are to be computed."""
         return sum(map(len, self.pending.values()))
 
-    def attempt(self, step: Callable[[OpenRun], None]) -> None:
+    def attempt(self, step: Callable[[ActiveRun], None]) -> None:
         """Does a step, unless an error ended the run before; an error of the step ends it."""
         if self.error is None:
             try:
@@ -113,7 +113,7 @@ class OpenRun:
         """
         if not self.settings.overwrite:
             self.folder.check(**self._origin)
-        self.pending = {dataset.info.dataset: self._pending(dataset) for dataset in self.datasets}
+        self.pending = {dataset.name: self._pending(dataset) for dataset in self.datasets}
 
     def begin(self, backbone: Backbone) -> None:
         """Writes what the run is made from, and that it is computed from now on.
@@ -129,7 +129,7 @@ class OpenRun:
             name=settings.run,
             labels={"model": backbone.label, "benchmark": settings.benchmark.label, "strategy": strategy.name},
             nominal_budget=strategy.nominal_budget,
-            **facts_of_benchmark(settings.benchmark),
+            **facts_of_run(settings),
             generation={"do_sample": False, "min_new_tokens": 1, "max_new_tokens": backbone.max_new_tokens},
             **{name: value for name, value in self._origin.items() if value is not None},
         )
@@ -137,19 +137,19 @@ class OpenRun:
         self._session.enter_context(
             self.folder.session(resolved=settings.resolved, versions=versions(), git=git_state(), hardware=machine)
         )
-        self._logger = self._configured
-        self._logger.started(settings, self.folder)
+        self._logger = self._configured_logger
+        self._logger.started(self.folder)
 
     def misses(self, dataset: str, names: Iterable[str]) -> bool:
-        """Whether one of these samples is to be asked."""
+        """Whether one of these samples is to be computed."""
         return not set(names).isdisjoint(self.pending[dataset])
 
     def append(self, dataset: str, records: Sequence[SampleRecord]) -> int:
-        """Writes down those of the records that the run misses; tells how many."""
-        wanted = set(self.pending[dataset])
-        new = [record for record in records if str(record.sample_id) in wanted]
-        self.folder.append(dataset, new)
-        return len(new)
+        """Writes those of the records that the run misses; returns how many."""
+        names = set(self.pending[dataset])
+        missed = [record for record in records if str(record.sample_id) in names]
+        self.folder.append(dataset, missed)
+        return len(missed)
 
     def absorb(self) -> None:
         """Takes over what other processes have computed for this one."""
@@ -157,36 +157,41 @@ class OpenRun:
 
     def finish_dataset(self, dataset: Dataset) -> None:
         """Writes the result files of a dataset of which something was computed."""
-        if self.pending[dataset.info.dataset]:
+        if self.pending[dataset.name]:
             write_results(self.settings, self.folder, [dataset])
-            self._written.add(dataset.info.dataset)
-            self._logger.dataset_done(self.settings, self.folder, dataset.info.dataset)
+            self._written.add(dataset.name)
+            self._logger.dataset_done(self.folder, dataset.name)
 
     def write(self) -> None:
         """Writes the result files of the selected datasets that have not been finished meanwhile."""
-        others = [dataset for dataset in self.datasets if dataset.info.dataset not in self._written]
+        others = [dataset for dataset in self.datasets if dataset.name not in self._written]
         if others:
             write_results(self.settings, self.folder, others)
 
     def finish(self) -> None:
-        """Ends the session: all is there."""
+        """Ends the session: everything is computed."""
         self._session.close()
+        self._logger.finished(self.folder)
+
+    def finish_complete(self) -> None:
+        """Writes and logs a run of which nothing was missing: a sweep's group is to hold all its rows."""
+        self.write()
+        log_finished_run(self.folder, self._configured_logger)
 
     def outcome(self) -> Outcome:
         """What was done, from what is in the folder."""
         summary = read_summary(self.settings, self.folder, self.datasets)
-        self._logger.finished(summary, self.folder)
         return Outcome(summary, self._computed, summary.mean.failed)
 
     def _pending(self, dataset: Dataset) -> list[str]:
-        """Ids of the selected samples that are to be asked: those without an answer, or all to start afresh.
+        """Ids of the selected samples that are to be computed: those without an answer, or all to start afresh.
 
         Raises:
             LookmError: a sample was answered when it, or one of its images, was another.
         """
-        records: dict[str, SampleRecord] = {}
+        records: Mapping[str, SampleRecord] = {}
         if not self.settings.overwrite:
-            records = dict(self.folder.records(dataset.info.dataset))
+            records = self.folder.records(dataset.name)
         pending = []
         for name, digest in dataset.digests.items():
             record = records.get(name)
@@ -194,13 +199,13 @@ class OpenRun:
                 pending.append(name)
             elif record.digest != digest:
                 raise LookmError(
-                    f"{self.folder.path} was computed with other data (sample {name} of {dataset.info.dataset} or its "
+                    f"{self.folder.path} was computed with other data (sample {name} of {dataset.name} or its "
                     f"images have changed); {AFRESH}"
                 )
         return pending
 
 
-def open_run(settings: Settings, material: Material | None = None) -> OpenRun:
+def open_run(settings: Settings, material: Material | None = None) -> ActiveRun:
     """Gets a run's data ready and checks that its folder, if there is one, was made from the same things.
 
     Args:
@@ -210,6 +215,6 @@ def open_run(settings: Settings, material: Material | None = None) -> OpenRun:
     Raises:
         LookmError: no data, broken data, or a folder made from something else.
     """
-    run = OpenRun(settings, material or read_material(settings))
+    run = ActiveRun(settings, material or read_material(settings))
     run.check()
     return run

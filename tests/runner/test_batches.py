@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.evaluation.ahead import ahead
+from benchmarks.evaluation.batches import prefetch
 
 
 @given(st.lists(st.integers()))
 def test_the_items_come_in_their_order(items: list[int]) -> None:
-    assert list(ahead(iter(items))) == items
+    assert list(prefetch(iter(items))) == items
 
 
 def test_the_next_item_is_made_in_a_thread_while_one_is_worked_on_and_no_further_one() -> None:
@@ -26,8 +26,8 @@ def test_the_next_item_is_made_in_a_thread_while_one_is_worked_on_and_no_further
             finished[number].set()
             yield threading.current_thread().name
 
-    with closing(ahead(items())) as ready:
-        for number, thread in enumerate(ready):
+    with closing(prefetch(items())) as prefetched:
+        for number, thread in enumerate(prefetched):
             assert thread != threading.current_thread().name
             if number < 4:
                 assert finished[number + 1].wait(10)
@@ -40,9 +40,9 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         yield 2
         raise OSError("no such picture")
 
-    seen = []
-    with pytest.raises(OSError, match="no such picture"), closing(ahead(items())) as ready:
-        seen.extend(ready)
+    seen: list[int] = []
+    with pytest.raises(OSError, match="no such picture"), closing(prefetch(items())) as prefetched:
+        seen.extend(prefetched)
     assert seen == [1, 2]
 
 
@@ -52,7 +52,7 @@ def test_leaving_the_loop_ends_the_thread() -> None:
     def items() -> Iterator[int]:
         yield from range(100)
 
-    with closing(ahead(items())) as ready:
-        next(ready)
+    with closing(prefetch(items())) as prefetched:
+        next(prefetched)
         assert threading.active_count() == before + 1
     assert threading.active_count() == before

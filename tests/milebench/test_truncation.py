@@ -1,9 +1,8 @@
-"""What the context limit did to a sample is told from its record."""
+"""What the context limit did to a sample."""
 
 import pytest
 
-from benchmarks.evaluation.records import SampleRecord
-from benchmarks.evaluation.truncation import GROUPS, truncation, truncation_group
+from benchmarks.milebench.lengths import GROUPS, truncation_group
 
 
 @pytest.mark.parametrize(
@@ -18,13 +17,6 @@ from benchmarks.evaluation.truncation import GROUPS, truncation, truncation_grou
     ],
 )
 def test_each_sample_is_in_one_group(dropped_images: int, dropped_tokens: int, images: int, group: str) -> None:
-    record = SampleRecord(
-        sample_id=0,
-        digest="",
-        images=tuple(f"{k}.png" for k in range(images)),
-        dropped_images=dropped_images,
-        dropped_tokens=dropped_tokens,
-    )
-    assert truncation(record) == group
+    assert truncation_group(dropped_images, dropped_tokens, images) == group
     assert truncation_group(dropped_images, dropped_tokens, 576 * images) == group, "image tokens do as well"
     assert group in GROUPS

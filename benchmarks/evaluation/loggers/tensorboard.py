@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from benchmarks.evaluation.loggers.content import dataset_numbers, logged_samples, summary_numbers
-from benchmarks.evaluation.loggers.logger import Logger
+from benchmarks.evaluation.loggers import Logger
+from benchmarks.evaluation.loggers.content import configuration, dataset_numbers, logged_samples, run_numbers
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
-    from benchmarks.evaluation.settings import Settings
     from benchmarks.evaluation.store import RunFolder
-    from benchmarks.evaluation.summary import Summary
 
 
 class TensorboardLogger(Logger):
@@ -33,22 +31,22 @@ class TensorboardLogger(Logger):
         self._dir, self._samples = Path(dir), samples
         self._writer: Any = None
 
-    def started(self, settings: Settings, folder: RunFolder) -> None:
+    def started(self, folder: RunFolder) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(self._dir / settings.run))
-        self._writer.add_text("configuration", _indented(yaml.safe_dump(settings.resolved, sort_keys=False)))
+        self._writer = SummaryWriter(str(self._dir / folder.name))
+        self._writer.add_text("configuration", _indented(yaml.safe_dump(configuration(folder), sort_keys=False)))
 
-    def dataset_done(self, settings: Settings, folder: RunFolder, dataset: str) -> None:
-        self._add(dataset_numbers(settings, dataset))
+    def dataset_done(self, folder: RunFolder, dataset: str) -> None:
+        self._add(dataset_numbers(folder, dataset))
         self._writer.flush()
 
-    def finished(self, summary: Summary, folder: RunFolder) -> None:
-        from benchmarks.run_table import run_table
-
-        self._add(summary_numbers(summary))
-        self._writer.add_text("table", _indented(run_table(summary)))
-        for sample in logged_samples(summary.settings, folder, self._samples):
+    def finished(self, folder: RunFolder) -> None:
+        values = run_numbers(folder)
+        self._add(values)
+        lines = [f"{name}: {value:.6g}" for name, value in values.items()]
+        self._writer.add_text("table", _indented("\n".join(lines)))
+        for sample in logged_samples(folder, self._samples):
             record = sample.record
             lines = [record.question, f"truth: {sample.truth}", f"answer: {record.answer or record.error}"]
             self._writer.add_text(f"{sample.dataset}/{record.sample_id}", _indented("\n".join(lines)))
@@ -58,8 +56,8 @@ class TensorboardLogger(Logger):
         self._writer.add_text("error", _indented(str(error) or type(error).__name__))
         self._writer.close()
 
-    def _add(self, found: dict[str, float]) -> None:
-        for name, value in found.items():
+    def _add(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
             self._writer.add_scalar(name, value)
 
 

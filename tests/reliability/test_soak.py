@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks.evaluation.settings import Settings
-from benchmarks.trials import soak as soaking
-from benchmarks.trials.residence import Residence, resident_bytes
-from benchmarks.trials.soak import Kills, Load, draw, kill_often, load
-from scripts import soak
+from tests.reliability import soak
+from tests.reliability.residence import Residence, resident_bytes
+from tests.reliability.soak import Kills, Load, draw, kill_often, load
 from tests.runner.conftest import MakeSettings, settings_of
 from tests.runner.small_benchmark import NEEDLE
 
@@ -49,13 +48,13 @@ def test_a_run_that_ends_otherwise_than_an_undisturbed_one_is_told(
 ) -> None:
     settings = settings_of(f"datasets={NEEDLE}", "limit=1")
     assert kill_often(settings, tmp_path / "one", 1).differences == ()
-    real = soaking.difference
+    real = soak.difference
 
     def spoilt(one: Path, other: Path) -> str:
         (one / "extra").write_text("")
         return real(one, other)
 
-    monkeypatch.setattr(soaking, "difference", spoilt)
+    monkeypatch.setattr(soak, "difference", spoilt)
     result = kill_often(settings, tmp_path / "two", 1)
     assert result.differences[0].startswith("run 0: extra is only in ")
     assert result.kills >= 1
@@ -76,11 +75,11 @@ def test_the_exit_status_tells(
     def loaded(settings: Settings, rounds: int) -> Load:
         return Load(96, failed, 1.0, ((0.0, 2**20), (1.0, 2**20)), growth)
 
-    def killed(settings: Settings, folder: Path, kills: int, *, seed: int, told: Callable[[str], None]) -> Kills:
+    def killed(settings: Settings, folder: Path, kills: int, *, seed: int, report: Callable[[str], None]) -> Kills:
         return Kills(kills, 1, differences)
 
-    monkeypatch.setattr(soaking, "load", loaded)
-    monkeypatch.setattr(soaking, "kill_often", killed)
+    monkeypatch.setattr(soak, "load", loaded)
+    monkeypatch.setattr(soak, "kill_often", killed)
     assert soak.main(["--samples", "96", "--kills", "3", "--output", str(tmp_path)]) == status
     written: dict[str, Any] = {path.name: path for path in tmp_path.iterdir()}
     assert set(written) == {"soak.json", "soak.png", "kills.json"}
@@ -92,7 +91,7 @@ def test_the_exit_status_tells(
     [
         ([], "nothing to do"),
         (["--samples", "5"], "--samples is 5"),
-        (["--kills", "1", "strategy=h2o,tp"], "2 runs are"),
+        (["--kills", "1", "strategy=h2o,tp"], "results_dir="),
     ],
 )
 def test_wrong_input_is_one_line(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

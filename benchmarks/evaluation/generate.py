@@ -1,7 +1,8 @@
-"""Asking the model one batch of samples under many strategies, and writing down what was kept and what came out."""
+"""Answering one batch of samples under many strategies, and recording what was kept, answered and scored."""
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.evaluation.memory import is_out_of_memory, make_room
-from benchmarks.evaluation.preparation import Dataset, Prepared
-from benchmarks.evaluation.reading import Encoded, asked, read_unit
+from benchmarks.evaluation.batches import Encoded, is_out_of_memory, read_batch
+from benchmarks.evaluation.examples import Example, begin_record
 from benchmarks.evaluation.records import SampleRecord
+from benchmarks.milebench.dataset import Dataset
 from lookm.strategy import Strategy
 from lookm.sweep import SweepRow, generate_sweep
 
@@ -24,31 +25,31 @@ if TYPE_CHECKING:
 NOT_FINITE = "the logits are not finite"
 
 
-def ask(
-    backbone: Backbone, strategies: Sequence[Strategy], dataset: Dataset, batch: Sequence[Prepared], *, root: Path
+def answer_examples(
+    backbone: Backbone, strategies: Sequence[Strategy], dataset: Dataset, examples: Sequence[Example], *, root: Path
 ) -> list[list[SampleRecord]]:
-    """Reads a batch and answers it under every strategy.
+    """Reads examples and answers them under every strategy.
 
     Args:
         backbone: the model.
         strategies: how to compress the prompts' caches.
         dataset: where the samples are from.
-        batch: samples with their prompts.
+        examples: samples with their prompts.
         root: the benchmark's folder; paths of images are recorded relative to it.
 
     Returns:
-        For each strategy one record per sample, in the batch's order; a sample without an answer has its `error`.
+        For each strategy one record per sample, in the examples' order; a sample without an answer has its `error`.
 
     Raises:
         LookmError: the dataset's folder has vanished, or a cache holds something else than its strategy promises.
     """
-    unit = read_unit(dataset, batch, backbone, root, {sample.sample_id for sample in batch})
-    found: list[list[SampleRecord]] = [list(unit.failures) for _ in strategies]
-    for part in unit.parts:
-        for records, new in zip(found, answer(backbone, strategies, dataset, part, root=root), strict=True):
+    batch = read_batch(dataset, examples, backbone, root, {example.sample_id for example in examples})
+    by_strategy: list[list[SampleRecord]] = [list(batch.failures) for _ in strategies]
+    for part in batch.parts:
+        for records, new in zip(by_strategy, answer(backbone, strategies, dataset, part, root=root), strict=True):
             records += new
-    order = {sample.sample_id: place for place, sample in enumerate(batch)}
-    return [sorted(records, key=lambda record: order[str(record.sample_id)]) for records in found]
+    order = {example.sample_id: place for place, example in enumerate(examples)}
+    return [sorted(records, key=lambda record: order[str(record.sample_id)]) for records in by_strategy]
 
 
 def answer(
@@ -63,33 +64,38 @@ def answer(
         For each strategy one record per sample, in their order.
 
     Raises:
-        LookmError: as `ask`.
+        LookmError: as `answer_examples`.
     """
-    found: list[list[SampleRecord]] = []
+    by_strategy: list[list[SampleRecord]] = []
     at_once = len(strategies)
-    while len(found) < len(strategies):
-        some = strategies[len(found) : len(found) + at_once]
+    while len(by_strategy) < len(strategies):
+        some = strategies[len(by_strategy) : len(by_strategy) + at_once]
         rows = _sweep(backbone, some, encoded)
         if rows is not None:
-            found += [_records(backbone, dataset, encoded.samples, row, root) for row in rows]
+            shared = len(rows) > 1
+            by_strategy += [_records(backbone, dataset, encoded.samples, row, root, shared=shared) for row in rows]
         elif len(some) > 1:
             at_once = (len(some) + 1) // 2
         elif len(encoded.samples) > 1:
-            return found + _answer_halves(backbone, strategies[len(found) :], dataset, encoded.samples, root)
+            return by_strategy + _answer_halves(
+                backbone, strategies[len(by_strategy) :], dataset, encoded.samples, root
+            )
         else:
-            (sample,) = encoded.samples
+            (example,) = encoded.samples
             tokens = encoded.inputs["input_ids"].shape[1]
             reason = f"out of memory with this sample alone ({tokens} tokens, {some[0].name})"
-            found.append([asked(dataset, sample, root, error=reason)])
-    return found
+            by_strategy.append([begin_record(dataset, example, root, error=reason)])
+    return by_strategy
 
 
 def _answer_halves(
-    backbone: Backbone, strategies: Sequence[Strategy], dataset: Dataset, samples: Sequence[Prepared], root: Path
+    backbone: Backbone, strategies: Sequence[Strategy], dataset: Dataset, examples: Sequence[Example], root: Path
 ) -> list[list[SampleRecord]]:
     """Each half of the samples on its own; read again, since a batch's inputs cannot be cut in two."""
-    half = (len(samples) + 1) // 2
-    first, second = (ask(backbone, strategies, dataset, part, root=root) for part in (samples[:half], samples[half:]))
+    half = (len(examples) + 1) // 2
+    first, second = (
+        answer_examples(backbone, strategies, dataset, part, root=root) for part in (examples[:half], examples[half:])
+    )
     return [left + right for left, right in zip(first, second, strict=True)]
 
 
@@ -108,13 +114,16 @@ def _sweep(backbone: Backbone, strategies: Sequence[Strategy], encoded: Encoded)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-    _tell(len(encoded.samples), len(strategies))
-    make_room()
+    # No exception is handled any more here, so its traceback holds no tensors.
+    _warn_out_of_memory(len(encoded.samples), len(strategies))
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     return None
 
 
 @lru_cache
-def _tell(samples: int, strategies: int) -> None:
+def _warn_out_of_memory(samples: int, strategies: int) -> None:
     """Says once for each size what was too much."""
     print(
         f"out of memory with {samples} samples × {strategies} strategies at once; trying less "
@@ -130,40 +139,40 @@ def _end_tokens(backbone: Backbone) -> frozenset[int]:
 
 
 def _records(
-    backbone: Backbone, dataset: Dataset, samples: Sequence[Prepared], row: SweepRow, root: Path
+    backbone: Backbone, dataset: Dataset, examples: Sequence[Example], row: SweepRow, root: Path, *, shared: bool
 ) -> list[SampleRecord]:
-    """What one strategy answered."""
+    """What one strategy answered; `shared` says that other strategies were computed in the same prefill."""
     longest = max(1, *map(len, row.tokens))
     padded = [[*tokens, *[int(backbone.tokenizer.pad_token_id)] * (longest - len(tokens))] for tokens in row.tokens]
     texts = backbone.answers(torch.tensor(padded))
-    return [
-        replace(
-            _record(asked(dataset, sample, root), row, number, text),
-            scores=dataset.scores(dataset.samples[sample.sample_id], text),
-        )
-        if row.finite[number]
-        else asked(dataset, sample, root, error=NOT_FINITE)
-        for number, (sample, text) in enumerate(zip(samples, texts, strict=True))
-    ]
+    records = []
+    for number, (example, text) in enumerate(zip(examples, texts, strict=True)):
+        record = begin_record(dataset, example, root, error=None if row.finite[number] else NOT_FINITE)
+        if record.answered:
+            scores = dataset.scores(dataset.samples[example.sample_id], text)
+            record = replace(_with_report(record, row, number, shared=shared), answer=text, scores=scores)
+        records.append(record)
+    return records
 
 
-def _record(begun: SampleRecord, row: SweepRow, number: int, text: str) -> SampleRecord:
+def _with_report(record: SampleRecord, row: SweepRow, number: int, *, shared: bool) -> SampleRecord:
+    """Adds what the engine reports of one row. Times of steps that several strategies share belong to none of them."""
     report = row.report
+    times = {
+        "compress_ms": None if shared else report.compress_ms,
+        "prefill_ms": None if shared else report.prefill_ms,
+        "decode_ms_per_token": None if shared else report.decode_ms_per_token,
+        "batch": len(report.prompt_tokens),
+        "decode_rows": report.decode_rows,
+    }
     return replace(
-        begun,
+        record,
         prompt_tokens=report.prompt_tokens[number],
         image_tokens=report.image_tokens[number],
         kept_tokens=tuple(layer[number] for layer in report.kept_tokens),
         realised_budget=report.realised_budget[number],
         kept_bytes=sum(layer[number] for layer in report.kept_bytes),
         full_bytes=sum(layer[number] for layer in report.full_bytes),
-        answer=text,
         answer_tokens=row.tokens[number],
-        times={
-            "compress_ms": report.compress_ms,
-            "prefill_ms": report.prefill_ms,
-            "decode_ms_per_token": report.decode_ms_per_token,
-            "batch": len(report.prompt_tokens),
-            "decode_rows": report.decode_rows,
-        },
+        times=times,
     )

@@ -1,0 +1,185 @@
+"""From the samples that runs miss to encoded batches, the next one prepared while the model answers the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from benchmarks.evaluation.examples import Example, begin_record, build_examples, one_line
+from benchmarks.evaluation.records import SampleRecord
+from benchmarks.milebench.dataset import DATA_ERRORS, Dataset
+from benchmarks.milebench.images import open_images
+from lookm.errors import LookmError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from lookm.models.backbone import Backbone
+
+Item = TypeVar("Item")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Examples and their model inputs, as `Backbone.inputs` returns them."""
+
+    samples: Sequence[Example]
+    inputs: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one dataset that are answered at once.
+
+    Attributes:
+        dataset: where the samples are from.
+        parts: the samples to answer; one part, or each sample on its own where one spoils the batch.
+        failures: records of the missing samples that have no prompt or whose images cannot be read or encoded.
+    """
+
+    dataset: Dataset
+    parts: tuple[Encoded, ...] = ()
+    failures: tuple[SampleRecord, ...] = ()
+
+
+def read_batches(
+    datasets: Sequence[Dataset],
+    missing: Mapping[str, Collection[str]],
+    backbone: Backbone,
+    root: Path,
+    *,
+    rank: int = 0,
+    size: int = 1,
+) -> Iterator[Batch]:
+    """Reads and encodes what is missing, batch by batch.
+
+    A batch is always the same: it is made from all selected samples of the dataset, those with answers too, so that an
+    answer does not depend on where a run was interrupted. Batches without a missing sample are left out.
+
+    Args:
+        datasets: the selected samples.
+        missing: of each dataset the ids of those that some run misses.
+        backbone: the model: its tokenizer, its image processor and its batch size are used.
+        root: the benchmark's folder; paths of images are recorded relative to it.
+        rank, size: of `size` processes that do the same, each takes the batches that fall to its `rank`: a batch goes
+            to the one with the fewest padded tokens so far.
+
+    Raises:
+        LookmError: a dataset's folder has vanished.
+    """
+    loads = [0] * size
+    for dataset in datasets:
+        names = missing[dataset.name]
+        if not names:
+            continue
+        examples, failures = _examples(dataset, names, backbone)
+        if failures and rank == 0:
+            yield Batch(dataset, failures=failures)
+        for batch in group_by_length(examples, backbone.batch_size):
+            if any(example.sample_id in names for example in batch):
+                taker = loads.index(min(loads))
+                loads[taker] += batch[0].tokens * len(batch)
+                if taker == rank:
+                    yield read_batch(dataset, batch, backbone, root, names)
+
+
+def read_batch(
+    dataset: Dataset, examples: Sequence[Example], backbone: Backbone, root: Path, names: Collection[str]
+) -> Batch:
+    """Reads and encodes one batch; where none of the named samples can be, nothing of it is left to answer.
+
+    Raises:
+        LookmError: the dataset's folder has vanished.
+    """
+    failures: list[SampleRecord] = []
+    readable: list[tuple[Example, list[Image]]] = []
+
+    def fail(example: Example, error: Exception) -> None:
+        if not dataset.folder.is_dir():
+            raise LookmError(f"{dataset.folder} has vanished; bring it back: the same command goes on from here")
+        if example.sample_id in names:
+            failures.append(begin_record(dataset, example, root, error=one_line(error)))
+
+    for example in examples:
+        try:
+            readable.append((example, open_images(example.prompt.images)))
+        except (LookmError, MemoryError) as error:
+            fail(example, error)
+    parts: list[Encoded] = []
+    if any(example.sample_id in names for example, _ in readable):
+        for part in _encode(backbone, readable):
+            if isinstance(part, Encoded):
+                parts.append(part)
+            else:
+                fail(*part)
+    needed = tuple(part for part in parts if any(example.sample_id in names for example in part.samples))
+    return Batch(dataset, needed, tuple(failures))
+
+
+def group_by_length(examples: Sequence[Example], size: int) -> list[list[Example]]:
+    """Groups examples of similar length, the longest first, so that little is padded and trouble shows early."""
+    ordered = sorted(examples, key=lambda example: example.tokens, reverse=True)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def prefetch(items: Iterator[Item]) -> Generator[Item, None, None]:
+    """The items in their order; while one is worked on, the next is made in a thread, and never more than that one.
+
+    What making an item raises is raised here, in that item's place. Closing the iterator, as an exception in the loop
+    over it does, waits for the item that is being made.
+    """
+    end = object()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
+        future = pool.submit(next, items, end)
+        while (item := future.result()) is not end:
+            future = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or on the host."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+    )
+
+
+def _examples(
+    dataset: Dataset, names: Collection[str], backbone: Backbone
+) -> tuple[list[Example], tuple[SampleRecord, ...]]:
+    """Examples of all selected samples, and records of the named ones that have none."""
+    examples: list[Example] = []
+    failures: list[SampleRecord] = []
+    for built in build_examples(
+        dataset,
+        list(dataset.samples),
+        tokenizer=backbone.tokenizer,
+        max_context_len=backbone.max_context_len,
+        n_tokens_per_image=backbone.n_tokens_per_image,
+    ):
+        if isinstance(built, Example):
+            examples.append(built)
+        elif built[0] in names:
+            failures.append(SampleRecord(**dataset.facts(built[0]), error=one_line(built[1])))
+    return examples, tuple(failures)
+
+
+def _encode(
+    backbone: Backbone, samples: Sequence[tuple[Example, list[Image]]]
+) -> Iterator[Encoded | tuple[Example, Exception]]:
+    """All samples in one batch; if that fails, each on its own, to find out which one spoils it."""
+    texts, images = [example.prompt.text for example, _ in samples], [images for _, images in samples]
+    try:
+        yield Encoded([example for example, _ in samples], backbone.inputs(texts, images))
+    except (*DATA_ERRORS, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            raise
+        if len(samples) == 1:
+            yield samples[0][0], error
+            return
+        for pair in samples:
+            yield from _encode(backbone, [pair])
