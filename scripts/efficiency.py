@@ -1,6 +1,6 @@
-"""Measure what the paper's Table 4 measures and what compressing costs, on the CPU or a GPU, into results/efficiency/.
+"""Measure what the paper's Table 4 measures and what compressing costs, on the CPU or a GPU.
 
-    python -m scripts.efficiency --device cuda
+    python -m scripts.efficiency --device cuda --output results/efficiency
     python -m scripts.efficiency --device cpu --parts sweep prefill
     python -m scripts.efficiency --quick --output /tmp/try
 
@@ -28,15 +28,13 @@ from benchmarks.evaluation.provenance import hardware, versions
 from benchmarks.files import write_json, write_text
 from lookm.errors import LookmError
 
-from .measuring.capacity import largest_batches
-from .measuring.decode import decode_grid
-from .measuring.plot import picture
+from .measuring.decode import decode_grid, largest_batches
 from .measuring.prefill import prefill_overheads
 from .measuring.shapes import SHAPES
+from .measuring.show import picture, text_of
 from .measuring.split import time_split
 from .measuring.table1 import sweep_costs
 from .measuring.workplace import Sizes, Workplace
-from .measuring.writing import text_of
 
 PARTS: dict[str, tuple[str, Callable[[Workplace], Iterable[dict[str, Any]]]]] = {
     "decode": ("Decode steps", decode_grid),
@@ -48,14 +46,29 @@ PARTS: dict[str, tuple[str, Callable[[Workplace], Iterable[dict[str, Any]]]]] = 
 
 CPU = Sizes(
     shape="small", lengths=(1024, 2048, 4096, 8192, 16384, 32768), batches=(1, 2, 4, 8, 16, 32, 64), table_length=3113,
-    length=4096, images=8, new_tokens=16, steps=8, repeats=5, memory=1 << 30,
+    prefill_lengths=(4096,), length=4096, images=8, new_tokens=16, steps=8, repeats=5, memory=1 << 30,
     tiny=((1, 8), (8, 8), (8, 32)),
 )  # fmt: skip
-GPU = replace(CPU, shape="llava7b", images=5, new_tokens=32, steps=16, memory=24 << 30, tiny=())
-QUICK = Sizes(
-    shape="nano", lengths=(64,), batches=(1, 2), table_length=80, length=96, images=2, new_tokens=3, steps=2, repeats=2,
-    memory=1 << 22, tiny=((1, 2),),
+GPU = replace(
+    CPU, shape="llava7b", prefill_lengths=(4096, 16384, 32768), images=5, new_tokens=32, steps=16, memory=24 << 30,
+    tiny=(),
 )  # fmt: skip
+QUICK = Sizes(
+    shape="nano", lengths=(64,), batches=(1, 2), table_length=80, prefill_lengths=(96,), length=96, images=2,
+    new_tokens=3, steps=2, repeats=2, memory=1 << 22, tiny=((1, 2),),
+)  # fmt: skip
+OPTIONS = {
+    "lengths": "prompt tokens of the decode grid, one prompt each",
+    "batches": "prompts of the decode grid, of --length tokens each",
+    "table_length": "prompt tokens of the paper's row; 3113 make its 1.52 GiB",
+    "prefill_lengths": "prompt tokens of the prefills",
+    "length": "prompt tokens of sweeps, batches and the largest batch",
+    "images": "images of a prompt where the time is split",
+    "new_tokens": "tokens of an answer",
+    "steps": "decode steps of one run",
+    "repeats": "runs after the one for warming up",
+}
+"""Fields of Sizes that the command line may set to other whole numbers."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,18 +77,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
     command.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="default: all")
     command.add_argument("--quick", action="store_true", help="tiny sizes, to try the script out")
-    command.add_argument("--output", type=Path, default=Path("results/efficiency"), help="default: %(default)s")
+    command.add_argument("--output", type=Path, default=Path("outputs/efficiency"), help="default: %(default)s")
     command.add_argument("--overwrite", action="store_true", help="measure again what is there")
     sizes = command.add_argument_group("sizes (defaults depend on the device)")
     sizes.add_argument("--shape", choices=list(SHAPES), help="model: llava7b on a GPU, small on a CPU")
-    sizes.add_argument("--lengths", type=int, nargs="+", help="prompt tokens of the decode grid, one prompt each")
-    sizes.add_argument("--batches", type=int, nargs="+", help="prompts of the decode grid, of --length tokens each")
-    sizes.add_argument("--table-length", type=int, help="prompt tokens of the paper's row; 3113 make its 1.52 GiB")
-    sizes.add_argument("--length", type=int, help="prompt tokens of prefills, sweeps, batches and the largest batch")
-    sizes.add_argument("--images", type=int, help="images of a prompt where the time is split")
-    sizes.add_argument("--new-tokens", type=int, help="tokens of an answer")
-    sizes.add_argument("--steps", type=int, help="decode steps of one run")
-    sizes.add_argument("--repeats", type=int, help="runs after the one for warming up")
+    for name, text in OPTIONS.items():
+        several = "+" if isinstance(getattr(CPU, name), tuple) else None
+        sizes.add_argument(f"--{name.replace('_', '-')}", type=int, nargs=several, metavar="N", help=text)
     sizes.add_argument("--memory-gib", type=float, help="memory of the largest batch, weights included")
     return command
 
@@ -86,15 +94,14 @@ def chosen_sizes(arguments: argparse.Namespace, device: torch.device) -> Sizes:
     Raises:
         LookmError: for a size below 1.
     """
-    changes: dict[str, Any] = {}
-    for name in ("shape", "lengths", "batches", "table_length", "length", "images", "new_tokens", "steps", "repeats"):
+    changes: dict[str, Any] = {} if arguments.shape is None else {"shape": arguments.shape}
+    for name in OPTIONS:
         value = getattr(arguments, name)
-        if value is None:
-            continue
-        smallest = min(value) if isinstance(value, list) else value
-        if isinstance(smallest, int) and smallest < 1:
-            raise LookmError(f"--{name.replace('_', '-')} {smallest} is no size; choose a positive number")
-        changes[name] = tuple(value) if isinstance(value, list) else value
+        numbers = tuple(value) if isinstance(value, list) else (value,)
+        if value is not None and min(numbers) < 1:
+            raise LookmError(f"--{name.replace('_', '-')} {min(numbers)} is no size; choose a positive number")
+        if value is not None:
+            changes[name] = numbers if isinstance(value, list) else value
     if arguments.memory_gib is not None:
         changes["memory"] = int(arguments.memory_gib * 2**30)
     return replace(QUICK if arguments.quick else CPU if device.type == "cpu" else GPU, **changes)

@@ -4,14 +4,14 @@
 
 Every variant runs in a process of its own on a randomly initialised Llama-shaped decoder (shapes decide memory, not
 weights) and reports the peak above what it held before the prefill: resident memory on the CPU, allocated memory on a
-GPU. Results go to `results/efficiency/prefill_memory.json`.
+GPU. `--output results/efficiency/prefill_memory.json` wrote the numbers that are there.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,7 @@ from lookm import look_once
 VARIANTS = ("plain", "h2o", "tp_pmerge", "eager")
 IMAGE = 999
 """The image token's id."""
-
-OUTPUT = Path("results/efficiency/prefill_memory.json")
+SIZES = {"length": 8192, "layers": 8, "width": 512, "heads": 8, "repeats": 3}
 
 
 def eager_scores(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
@@ -39,19 +38,38 @@ def eager_scores(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, m
     return output, None
 
 
-def build(arguments: argparse.Namespace) -> LlamaForCausalLM:
+AttentionInterface.register("eager_scores", eager_scores)
+AttentionMaskInterface.register("eager_scores", eager_mask)
+
+
+def prefill(model: PreTrainedModel, variant: str, ids: Tensor) -> None:
+    """One prefill of a variant: "plain", "eager" as the release does it, or a strategy inside `look_once`."""
+    if variant == "eager":
+        use_attention(model, "eager_scores")
+    with torch.inference_mode(), nullcontext() if variant in ("plain", "eager") else look_once(model, variant):
+        model(input_ids=ids, use_cache=True, logits_to_keep=1)
+    if variant == "eager":
+        use_attention(model, "sdpa")
+
+
+def use_attention(model: PreTrainedModel, name: str) -> None:
+    """Sets the attention of the decoder, and leaves a vision tower's alone."""
+    model.set_attn_implementation({"text_config": name} if hasattr(model.config, "text_config") else name)
+
+
+def build(options: argparse.Namespace) -> LlamaForCausalLM:
     """The random decoder."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=1000,
-        hidden_size=arguments.width,
-        intermediate_size=int(2.6875 * arguments.width),
-        num_hidden_layers=arguments.layers,
-        num_attention_heads=arguments.heads,
-        max_position_embeddings=arguments.length,
+        hidden_size=options.width,
+        intermediate_size=int(2.6875 * options.width),
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.heads,
+        max_position_embeddings=options.length,
     )
-    dtype = torch.float32 if arguments.device == "cpu" else torch.bfloat16
-    return LlamaForCausalLM(config).eval().to(device=arguments.device, dtype=dtype)
+    dtype = torch.float32 if options.device == "cpu" else torch.bfloat16
+    return LlamaForCausalLM(config).eval().to(device=options.device, dtype=dtype)
 
 
 def resident_bytes(field: str) -> int:
@@ -63,92 +81,62 @@ def resident_bytes(field: str) -> int:
     return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) * 1024
 
 
-def prefill(model: PreTrainedModel, variant: str, ids: Tensor) -> None:
-    """One prefill of the variant."""
-    with torch.no_grad():
-        if variant in ("plain", "eager"):
-            model.set_attn_implementation("eager_scores" if variant == "eager" else "sdpa")
-            model(input_ids=ids, logits_to_keep=1)
-        else:
-            with look_once(model, variant):
-                model(input_ids=ids, logits_to_keep=1)
-
-
-def measure(variant: str, arguments: argparse.Namespace) -> int:
+def measure(variant: str, options: argparse.Namespace) -> int:
     """Peak bytes of one prefill above what was held before it."""
-    AttentionInterface.register("eager_scores", eager_scores)
-    AttentionMaskInterface.register("eager_scores", eager_mask)
-    model = build(arguments)
+    model = build(options)
     model.config.image_token_id = IMAGE
-    ids = torch.randint(3, IMAGE, (1, arguments.length), device=arguments.device)
-    ids[:, torch.arange(arguments.length) % 640 >= 64] = IMAGE  # 576 tokens an image: the text prior keeps all text
+    ids = torch.randint(3, IMAGE, (1, options.length), device=options.device)
+    ids[:, torch.arange(options.length) % 640 >= 64] = IMAGE  # 576 tokens an image: the text prior keeps all text
     prefill(model, variant, ids[:, :256])  # warm-up: thread pools and kernels
-    if arguments.device != "cpu":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+    if options.device == "cpu":
+        before = resident_bytes("VmRSS")
         prefill(model, variant, ids)
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    before = resident_bytes("VmRSS")
+        return resident_bytes("VmHWM") - before
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
     prefill(model, variant, ids)
-    return resident_bytes("VmHWM") - before
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def run_variant(variant: str, argv: list[str]) -> int:
     """Measure in a fresh process."""
-    command = [sys.executable, "-m", f"{__package__}.prefill_memory", *argv, "--variant", variant]
+    command = [sys.executable, "-m", __spec__.name, *argv, "--variant", variant]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result as text."""
-    lines = [
-        f"peak memory of a prefill above its start, L = {result['length']:,}, {result['layers']} layers, "
-        f"width {result['width']}, {result['heads']} heads, median of {result['repeats']} runs, "
-        f"{result['hardware'].get('accelerator', result['hardware']['processor'])}",
-        f"{'variant':<12}{'MiB':>10}{'× plain':>10}",
-    ]
-    lines += [
-        f"{name:<12}{row['median_mib']:>10,.0f}{row['times_plain']:>10.2f}" for name, row in result["variants"].items()
-    ]
-    return "\n".join(lines)
-
-
 def main(argv: list[str] | None = None) -> None:
-    """Parse, measure every variant, print and save."""
+    """Parse, measure every variant, print, and save if a file is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--length", type=int, default=8192, help="prompt tokens")
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--heads", type=int, default=8)
+    for name, default in SIZES.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"({default})")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write all numbers as JSON")
     parser.add_argument("--variant", choices=VARIANTS, help="measure this one only, in this process, and print bytes")
     argv = sys.argv[1:] if argv is None else argv
-    arguments = parser.parse_args(argv)
-    if arguments.variant:
-        print(measure(arguments.variant, arguments))
+    options = parser.parse_args(argv)
+    if options.variant:
+        print(measure(options.variant, options))
         return
-    peaks = {name: [run_variant(name, argv) / 2**20 for _ in range(arguments.repeats)] for name in VARIANTS}
-    plain = statistics.median(peaks["plain"])
-    result = {
-        "command": " ".join(["python -m scripts.prefill_memory", *argv]),
-        "hardware": hardware(arguments.device),
-        "versions": versions(),
-        **{name: getattr(arguments, name) for name in ("length", "layers", "width", "heads", "device", "repeats")},
-        "variants": {
+    peaks = {name: [run_variant(name, argv) / 2**20 for _ in range(options.repeats)] for name in VARIANTS}
+    medians = {name: statistics.median(values) for name, values in peaks.items()}
+    sizes = {name: getattr(options, name) for name in (*SIZES, "device")}
+    print("peak memory of a prefill above its start:", ", ".join(f"{name} {size}" for name, size in sizes.items()))
+    for name, median in medians.items():
+        print(f"{name:<12}{median:>10,.0f} MiB{median / medians['plain']:>10.2f} × plain")
+    if options.output is not None:
+        variants = {
             name: {
-                "median_mib": round(statistics.median(values), 1),
-                "times_plain": round(statistics.median(values) / plain, 3),
+                "median_mib": round(medians[name], 1),
+                "times_plain": round(medians[name] / medians["plain"], 3),
                 "runs_mib": [round(value, 1) for value in values],
             }
             for name, values in peaks.items()
-        },
-    }
-    write_json(arguments.output, result)
-    print(table(json.loads(json.dumps(result))))
+        }
+        command = " ".join(["python -m scripts.prefill_memory", *argv])
+        about = {"command": command, "hardware": hardware(options.device), "versions": versions()}
+        write_json(options.output, about | sizes | {"variants": variants})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Decode steps: milliseconds a token and key/value bytes by budget, prompt length and batch (the paper's Table 4).
+"""Decode steps by budget, prompt length and batch (the paper's Table 4), and the largest batch in a given memory.
 
 The time of a step depends on how many tokens a cache holds and not on which, so the caches of the grid hold random
 numbers, as many tokens as the budget says: 32,768 tokens × 64 prompts need no prefill.
@@ -7,7 +7,7 @@ numbers, as many tokens as the budget says: 32,768 tokens × 64 prompts need no 
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,15 +18,16 @@ from lookm import Strategy
 from lookm.context import filling
 from lookm.greedy import GreedyChoice
 from lookm.layer import Layer
+from lookm.locations import shipped
 from lookm.prompt import Prompt
 from lookm.step import DecodeStep, StaticStep
 from lookm.sweep_cache import SweepCache
 
 from .clock import elapsed_ms, summary
-from .workplace import Workplace, is_out_of_memory, skipped
+from .workplace import Workplace, attempted
 
 BUDGETS = (1.0, 0.2, 0.05)
-PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "efficiency.csv"
+PAPER = shipped("benchmarks/paper", "results/paper") / "efficiency.csv"
 WARM_UP = 3
 
 
@@ -104,16 +105,28 @@ def decode_grid(place: Workplace) -> Iterator[dict[str, Any]]:
             full = None
             for budget in BUDGETS:
                 case = {"length": length, "batch": batch, "budget": budget, "graph": graph}
-                place.empty()
-                try:
-                    row = {**case, **measured_step(place, batch, length, budget, graph=graph)}
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    yield skipped(case, error)
-                    continue
-                full = row["median_ms"] if budget == 1.0 else full
-                yield {**row, "times_full": None if full is None else round(row["median_ms"] / full, 4)}
+                row = attempted(place, case, partial(measured_step, place, batch, length, budget, graph=graph))
+                if "skipped" not in row:
+                    full = row["median_ms"] if budget == 1.0 else full
+                    row["times_full"] = None if full is None else round(row["median_ms"] / full, 4)
+                yield row
+
+
+def largest_batches(place: Workplace) -> Iterator[dict[str, Any]]:
+    """One record a budget: how many rows the memory holds beside the weights, and a decode step of all of them."""
+    weights = sum(weight.nbytes for weight in place.model.parameters())
+    length, new_tokens = place.sizes.length, WARM_UP + place.sizes.steps * place.sizes.repeats
+    for budget in BUDGETS:
+        row_bytes = (int(budget * length) + new_tokens) * place.token_bytes
+        batch = (place.sizes.memory - weights) // row_bytes
+        case = {
+            "length": length, "budget": budget, "memory_bytes": place.sizes.memory, "weights_bytes": weights,
+            "row_bytes": row_bytes, "batch": batch,
+        }  # fmt: skip
+        if batch < 1:
+            yield {**case, "skipped": "not one row fits beside the weights"}
+        else:
+            yield attempted(place, case, partial(measured_step, place, batch, length, budget, graph=place.on_gpu))
 
 
 def paper_rows() -> list[dict[str, Any]]:

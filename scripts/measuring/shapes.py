@@ -33,6 +33,13 @@ SHAPES = {
         {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
          "image_size": 336, "patch_size": 14},
     ),
+    "qwen2_5vl7b": Shape(
+        "decoder of Qwen2.5-VL-7B in full size (7 query heads share a key/value head), LLaVA's eyes, random weights",
+        {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+         "num_key_value_heads": 4, "vocab_size": 152064},
+        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+         "image_size": 336, "patch_size": 14},
+    ),
     "small": Shape(
         "scaled down for a CPU: 8 layers of width 512, random weights; no number of it belongs beside the paper's",
         {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8,

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from lookm.sweep import first_differences
 
 from .clock import in_turns
 from .shapes import prompt_ids
-from .workplace import Workplace, is_out_of_memory, skipped
+from .workplace import Workplace, attempted
 
 
 def single_run(model: PreTrainedModel, inputs: Mapping[str, Tensor], strategy: Strategy, new_tokens: int) -> SweepRow:
@@ -29,9 +30,7 @@ def single_run(model: PreTrainedModel, inputs: Mapping[str, Tensor], strategy: S
     return SweepRow(strategy, tuple(answers), session.report(), (True,) * len(answers))
 
 
-def sweep_cost(
-    place: Workplace, model: PreTrainedModel, inputs: Mapping[str, Tensor], case: Mapping[str, Any]
-) -> dict[str, Any]:
+def sweep_cost(place: Workplace, model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """Times of the four ways, in turns, and how many answers differ from those of the single runs."""
     strategies = [load_strategy(name) for name in ("full", *(n for n in strategy_names() if n != "full"))]
     new_tokens, graph = place.sizes.new_tokens, place.on_gpu
@@ -56,7 +55,6 @@ def sweep_cost(
     together = swept(strategies)
     places = [place for row in first_differences(together, single) for place in row]
     return {
-        **case,
         "prompt_tokens": list(together[0].report.prompt_tokens),
         "decode_rows": together[0].report.decode_rows,
         "ways": times,
@@ -86,12 +84,8 @@ def sweep_costs(place: Workplace) -> Iterator[dict[str, Any]]:
         backbone = load_tiny()
         for batch, images in place.sizes.tiny:
             case = {"model": "tiny, trained", "batch": batch, "images": images}
-            yield sweep_cost(place, backbone.model, tiny_inputs(backbone, batch, images), case)
+            yield {**case, **sweep_cost(place, backbone.model, tiny_inputs(backbone, batch, images))}
     ids = prompt_ids(place.shape, 1, place.sizes.length, place.device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     case = {"model": place.sizes.shape, "batch": 1, "images": None}
-    try:
-        yield sweep_cost(place, place.model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, case)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        yield skipped(case, error)
+    yield attempted(place, case, partial(sweep_cost, place, place.model, inputs))

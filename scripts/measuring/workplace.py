@@ -1,7 +1,7 @@
 """What all parts need: the device, the model, the sizes asked for, and how a part that does not fit is recorded."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +27,8 @@ class Sizes:
         lengths: prompt tokens of the decode grid.
         batches: prompts of the decode grid.
         table_length: prompt tokens of the paper's row (Table 4).
-        length: prompt tokens of prefills, sweeps and the largest batch.
+        prefill_lengths: prompt tokens of the prefills.
+        length: prompt tokens of sweeps, of the grid's batches and of the largest batch.
         images: of a prompt where the time is split.
         new_tokens: of an answer.
         steps: decode steps of one run.
@@ -40,6 +41,7 @@ class Sizes:
     lengths: tuple[int, ...]
     batches: tuple[int, ...]
     table_length: int
+    prefill_lengths: tuple[int, ...]
     length: int
     images: int
     new_tokens: int
@@ -57,9 +59,14 @@ class Workplace:
     sizes: Sizes
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether the device is a GPU."""
+        return self.device.type != "cpu"
+
+    @property
     def dtype(self) -> torch.dtype:
         """float32 on a CPU, bfloat16 on a GPU."""
-        return torch.float32 if self.device.type == "cpu" else torch.bfloat16
+        return torch.bfloat16 if self.on_gpu else torch.float32
 
     @property
     def shape(self) -> Shape:
@@ -70,11 +77,6 @@ class Workplace:
     def model(self) -> LlavaForConditionalGeneration:
         """The random model."""
         return build(self.shape, self.device, self.dtype)
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the device is a GPU."""
-        return self.device.type != "cpu"
 
     @cached_property
     def bandwidth(self) -> float:
@@ -112,15 +114,14 @@ class Workplace:
             torch.cuda.empty_cache()
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that the device's or the machine's memory did not suffice."""
-    texts = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-    )
-
-
-def skipped(case: dict[str, Any], error: BaseException) -> dict[str, Any]:
-    """The record of a case that did not fit."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    return {**case, "skipped": f"out of memory: {lines[0][:200]}"}
+def attempted(place: Workplace, case: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A case with what was measured, or, if the device's or the machine's memory did not suffice, with the reason."""
+    place.empty()
+    try:
+        return {**case, **measure()}
+    except (RuntimeError, MemoryError) as error:
+        texts = ("out of memory", "can't allocate memory", "not enough memory")
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in texts):
+            raise
+        lines = str(error).splitlines() or [type(error).__name__]
+        return {**case, "skipped": f"out of memory: {lines[0][:200]}"}
