@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lookm.compression import CompressedRow, compress, compress_rows
     from lookm.errors import BudgetError, LookmError
-    from lookm.generation import Session, look_once
+    from lookm.generation import look_once
     from lookm.registry import load_strategy, strategy_names
     from lookm.report import Report
+    from lookm.session import Session
     from lookm.strategy import Strategy
     from lookm.sweep import SweepRow, generate_sweep
 
@@ -17,7 +18,7 @@ _HOMES = {
     "CompressedRow": "compression",
     "LookmError": "errors",
     "Report": "report",
-    "Session": "generation",
+    "Session": "session",
     "Strategy": "strategy",
     "SweepRow": "sweep",
     "compress": "compression",

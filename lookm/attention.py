@@ -6,6 +6,7 @@ through the attention and the mask that the model had before.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +18,14 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from lookm.cache import PromptCache
 from lookm.context import NAME, ForwardPass, forward_pass, original_attention, original_name
 from lookm.errors import LookmError
+from lookm.exact import causal_mask, masked_statistics
 from lookm.kernels import one_pass
 from lookm.kernels.prefill import attention_with_log_sum_exp
 from lookm.statistics import Needs, Statistics
 
-UNSUPPORTED = ("sliding_window", "softcap", "s_aux", "position_bias")
+UNSUPPORTED = ("sliding_window", "position_bias")
+SOFTMAX = ("softcap", "s_aux")
+"""Keyword arguments that change the softmax: capped logits, attention sinks."""
 
 
 @torch.compiler.disable
@@ -42,7 +46,7 @@ def look_once_attention(
         query: (B, Hq, n, D), after the rotary embedding.
         key: (B, Hkv, held, D), all that the layer's cache holds.
         value: (B, Hkv, held, Dv).
-        attention_mask: as of `look_once_mask`: None where the layer is compressed.
+        attention_mask: as of `look_once_mask`.
         scaling: factor on Q Kᵀ.
         dropout: 0 outside training.
         **kwargs: what the model passes besides.
@@ -51,17 +55,25 @@ def look_once_attention(
         The output (B, n, Hq, Dv), and None for the attention weights where the layer is compressed.
 
     Raises:
-        LookmError: for attention that is not causal, or that is computed twice in a layer.
+        LookmError: for attention that cannot be compressed: on other keys than those cached, computed twice, ….
     """
     now, index = forward_pass(), getattr(module, "layer_idx", None)
-    if now is None or now.cache is None or index is None:
+    if now is None or now.cache is None or index is None or index in now.cache.untouched:
         attention = original_attention(module)
         return attention(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     cache = now.cache
-    _check_causal(module, query, key, attention_mask, kwargs, now)
+    _check(module, query, key, attention_mask, kwargs, now)
     now.attended.add(index)
+    plain = attention_mask is None and all(kwargs.get(name) is None for name in SOFTMAX)
     if cache.layer_is_compressed(index):
-        return cache.attend(module, index, query, key, value, scaling), None
+        attend = None if plain else partial(_decode_exactly, module, scaling, kwargs)
+        return cache.attend(module, index, query, key, value, scaling, attend), None
+    if not plain:
+        output, statistics = _prefill_exactly(
+            module, query, key, value, attention_mask, dropout, scaling, kwargs, cache
+        )
+        cache.compress(index, cache.prompt_layers(index, query, scaling, None, statistics))
+        return output, None
     if dropout == 0 and one_pass.serves(query) and any(needs != Needs() for needs in cache.row_needs):
         output, statistics = _prefill_with_statistics(query, key, value, cache, scaling)
         cache.compress(index, cache.prompt_layers(index, query, scaling, None, statistics))
@@ -71,27 +83,71 @@ def look_once_attention(
     return output, None
 
 
-def _check_causal(
+def _check(
     module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, kwargs: dict[str, Any], now: ForwardPass
 ) -> None:
-    """Refuse a layer whose attention is something else than each token's on all before it and itself."""
+    """Refuse a layer whose attention is not that of each token on the cached keys before it and its own."""
     assert now.cache is not None
     index = int(module.layer_idx)  # type: ignore[arg-type]
+    held = getattr(now.cache.layers[index], "keys", None)
     reason = None
     if index in now.attended:
         reason = "computes its attention twice"
-    elif not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False:
-        reason = "lets tokens attend to later ones (is_causal is False)"
-    elif mask is not None:
-        reason = "has a mask of its own"
-    elif not now.cache.layer_is_compressed(index) and key.shape[2] != query.shape[2]:
+    elif now.cache.layer_is_compressed(index):
+        reason = None if mask is None else "has a mask of its own after the prompt"
+    elif mask is None and (not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False):
+        reason = "lets tokens attend to later ones without a mask (is_causal is False)"
+    elif key.shape[2] != query.shape[2]:
         reason = f"attends to {key.shape[2]} keys from {query.shape[2]} tokens"
-    else:
-        for name in UNSUPPORTED:
-            if kwargs.get(name) is not None:
-                reason = f"uses {name}={kwargs[name]!r}"
+    elif held is None or held.shape != key.shape:
+        reason = "caches something else than the keys it attends to"
+    for name in UNSUPPORTED:
+        if kwargs.get(name) is not None:
+            reason = f"uses {name}={kwargs[name]!r}"
     if reason is not None:
         raise LookmError(f"layer {index} ({type(module).__name__}) {reason}, which look_once does not support")
+
+
+def _prefill_exactly(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    scaling: float | None,
+    kwargs: dict[str, Any],
+    cache: PromptCache,
+) -> tuple[Tensor, list[Statistics] | None]:
+    """The model's own attention under its real mask, and each row's statistics: the output (B, L, Hq, Dv)."""
+    if mask is None:
+        mask = causal_mask(cache.prompt.starts, query)
+    attention = original_attention(module)
+    output = attention(module, query, key, value, mask, scaling=scaling, dropout=dropout, **kwargs)[0]
+    if all(needs == Needs() for needs in cache.row_needs):
+        return output, None
+    softmax = {"softcap": kwargs.get("softcap"), "sinks": kwargs.get("s_aux")}
+    statistics = [
+        masked_statistics(
+            query[row, :, start:], key[row, :, start:], needs, mask[row, :, start:, start:], scaling=scaling, **softmax
+        )
+        for row, (start, needs) in enumerate(zip(cache.prompt.starts, cache.row_needs, strict=True))
+    ]
+    return output, statistics
+
+
+def _decode_exactly(
+    module: nn.Module,
+    scaling: float | None,
+    kwargs: dict[str, Any],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+) -> Tensor:
+    """The model's own attention of new tokens: (rows, 1, Hq, Dv)."""
+    output: Tensor = original_attention(module)(module, query, key, value, mask, scaling=scaling, **kwargs)[0]
+    return output
 
 
 def _prefill_with_statistics(
@@ -154,23 +210,17 @@ def look_once_mask(
     config: Any = None,
     **kwargs: Any,
 ) -> Any:
-    """No mask for a layer that is compressed: its attention knows rows and tokens. Else the mask as it is without us.
+    """The mask as it is outside all blocks, or None for layers that are compressed, where attention knows what is seen.
 
-    Raises:
-        LookmError: if a prompt that is compressed is not attended to plainly causally.
+    A prompt that is not attended to plainly causally (bidirectional images) has its real mask, B × L × L.
     """
     now = forward_pass()
-    if now is None or now.cache is None:
-        kwargs |= {
-            "mask_function": mask_function, "allow_is_causal_skip": allow_is_causal_skip, "config": config,
-        }  # fmt: skip
-        return ALL_MASK_ATTENTION_FUNCTIONS[original_name(config._attn_implementation)](**kwargs)
-    if mask_function is not causal_mask_function or not allow_is_causal_skip:
-        raise LookmError(
-            "the model asks for attention that is not plainly causal (bidirectional images, sliding window or packed "
-            "sequences), which look_once does not support"
-        )
-    return None
+    given = {"mask_function": mask_function, "allow_is_causal_skip": allow_is_causal_skip, "config": config}
+    if now is not None and now.cache is not None and kwargs.get("local_size") is None:
+        if now.cache.get_seq_length() > 0 or (mask_function is causal_mask_function and allow_is_causal_skip):
+            return None
+        given |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    return ALL_MASK_ATTENTION_FUNCTIONS[original_name(config._attn_implementation)](**{**kwargs, **given})
 
 
 AttentionInterface.register(NAME, look_once_attention)

@@ -1,13 +1,14 @@
 """The key/value cache that is compressed once, layer by layer, while the prompt is encoded."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -29,10 +30,18 @@ class PromptCache(Cache, ABC):
         prompt: where padding and images of the prompt batch lie.
         row_is_image: for each row (L_row,) bool, padding left out; the same tensors for every layer.
         row_needs: for each row the attention statistics that its strategies will read.
+        untouched: layers that stay as they are, because they hold no more than a window, a state or images.
     """
 
-    def __init__(self, prompt: Prompt, layers: Sequence[CacheLayerMixin], strategies: Sequence[Strategy] = ()) -> None:
-        super().__init__(layers=[*layers])
+    def __init__(
+        self,
+        prompt: Prompt,
+        config: PretrainedConfig,
+        make_layer: Callable[[], CacheLayerMixin],
+        strategies: Sequence[Strategy] = (),
+    ) -> None:
+        layers, self.untouched = cache_layers(config, make_layer)
+        super().__init__(layers=layers)
         self.prompt = prompt
         self.row_is_image = tuple(prompt.row_is_image(row) for row in range(len(prompt.starts)))
         self.row_needs = tuple(joined_needs(strategies, is_image) for is_image in self.row_is_image)
@@ -95,13 +104,24 @@ class PromptCache(Cache, ABC):
                 "go on inside a look_once block of the model"
             )
 
+    def untouched_sizes(self) -> dict[int, LayerSizes]:
+        """What the layers hold that stay as they are, just after the prompt, by their index."""
+        return {index: _sizes_as_they_are(self.layers[index], self.prompt) for index in self.untouched}
+
     @abstractmethod
     def layer_is_compressed(self, layer_index: int) -> bool:
         """Whether the layer has seen its prompt."""
 
     @abstractmethod
     def attend(
-        self, module: nn.Module, layer_index: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
+        self,
+        module: nn.Module,
+        layer_index: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+        attention: "DecodeAttention | None" = None,
     ) -> Tensor:
         """Attention of one new token of each row on what a compressed layer holds.
 
@@ -112,6 +132,8 @@ class PromptCache(Cache, ABC):
             key: (B, Hkv, held, D), as the layer's `update` returned it.
             value: (B, Hkv, held, Dv), likewise.
             scaling: factor on Q Kᵀ, by default 1 / √D.
+            attention: called where the softmax is not the plain one, with queries, keys, values and a mask (rows, 1, 1,
+                held) that is added to the logits, or None; gives (rows, 1, Hq, Dv).
 
         Returns:
             (B, 1, Hq, Dv).
@@ -120,6 +142,40 @@ class PromptCache(Cache, ABC):
     @abstractmethod
     def compress(self, layer_index: int, rows: Sequence[Layer]) -> None:
         """Compress a layer whose attention has just been computed, given as `prompt_layers` makes it."""
+
+
+DecodeAttention = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
+
+def cache_layers(
+    config: PretrainedConfig, make_layer: Callable[[], CacheLayerMixin]
+) -> tuple[list[Any], tuple[int, ...]]:
+    """The layers of transformers' own cache, those with attention on the whole prompt made by `make_layer`.
+
+    Returns:
+        The layers, and which of them are transformers' own: with a window, a state, or attention on images alone.
+    """
+    cross = getattr(config.get_text_config(decoder=True), "cross_attention_layers", None) or ()
+    layers = DynamicCache(config=config).layers
+    own = tuple(i for i, layer in enumerate(layers) if type(layer) is not DynamicLayer or i in cross)
+    return [layer if i in own else make_layer() for i, layer in enumerate(layers)], own
+
+
+def _sizes_as_they_are(layer: Any, prompt: Prompt) -> LayerSizes:
+    """Tokens and bytes of a layer with a window, with a state, with images (cross-attention), or with nothing."""
+    rows = len(prompt.starts)
+    keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+    if keys is not None and values is not None:
+        held = keys.shape[-2]
+        limits = prompt.row_lengths() if getattr(layer, "is_sliding", False) else (held,) * rows
+        token_bytes = (keys[0].nbytes + values[0].nbytes) // max(1, held)
+        tokens = tuple(min(held, limit) for limit in limits)
+        size = tuple(n * token_bytes for n in tokens)
+    else:
+        states = [*getattr(layer, "conv_states", {}).values(), *getattr(layer, "recurrent_states", {}).values()]
+        tokens = (0,) * rows
+        size = (sum(state[0].nbytes for state in states if state is not None),) * rows
+    return LayerSizes(tokens, kept_bytes=size, full_bytes=size, compressed=False)
 
 
 NEW_TOKENS = 64
@@ -172,6 +228,8 @@ class CompressedLayer(DynamicLayer):
             self.keys, self.values = key_states, value_states
             return key_states, value_states
         held = self.keys.shape[-2]
+        if torch.is_grad_enabled() and (key_states.requires_grad or self.keys.requires_grad):
+            return self._append_for_backward(key_states, value_states)
         if self._room is None or self._room.keys.shape[-2] < held + new:
             self._room = _Room.around(self.keys, self.values, self.valid, held + new + NEW_TOKENS)
         self._room.keys[:, :, held : held + new] = key_states
@@ -179,6 +237,17 @@ class CompressedLayer(DynamicLayer):
         self.keys, self.values = self._room.keys[:, :, : held + new], self._room.values[:, :, : held + new]
         if self._room.valid is not None:
             self.valid = self._room.valid[:, : held + new]
+        return self.keys, self.values
+
+    def _append_for_backward(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
+        """As `update`, in new memory: what a backward pass will read must not be written into."""
+        assert self.keys is not None
+        assert self.values is not None
+        self._room = None
+        self.keys = torch.cat([self.keys, key_states], dim=-2)
+        self.values = torch.cat([self.values, value_states], dim=-2)
+        if self.valid is not None:
+            self.valid = F.pad(self.valid, (0, key_states.shape[-2]), value=True)
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
@@ -245,25 +314,47 @@ class CompressedLayer(DynamicLayer):
 class LookOnceCache(PromptCache):
     """The cache of one prompt batch under one strategy."""
 
-    def __init__(self, strategy: Strategy, prompt: Prompt, n_layers: int) -> None:
-        self.compressed_layers = [CompressedLayer() for _ in range(n_layers)]
-        super().__init__(prompt, self.compressed_layers, [strategy])
+    def __init__(self, strategy: Strategy, prompt: Prompt, config: PretrainedConfig) -> None:
+        super().__init__(prompt, config, CompressedLayer, [strategy])
         self.strategy = strategy
         image_tokens = torch.stack([is_image.sum() for is_image in self.row_is_image])
-        self.record = PromptRecord(strategy, prompt.row_lengths(), image_tokens, [None] * n_layers)
+        self.record = PromptRecord(strategy, prompt.row_lengths(), image_tokens, [None] * len(self.layers))
 
     def layer_is_compressed(self, layer_index: int) -> bool:
-        return self.compressed_layers[layer_index].compressed
+        return self._compressed_layer(layer_index).compressed
+
+    def _compressed_layer(self, layer_index: int) -> CompressedLayer:
+        layer = self.layers[layer_index]
+        assert isinstance(layer, CompressedLayer)
+        return layer
+
+    def end_prompt(self) -> None:
+        """Note what the layers hold that are not compressed; the others are noted as they are compressed."""
+        if self.record.prefill_end is None:
+            self.record.prefill_end = Mark.now(self.prompt.is_image.device)
+        for index, sizes in self.untouched_sizes().items():
+            if self.record.layers[index] is None:
+                self.record.layers[index] = sizes
 
     def attend(
-        self, module: nn.Module, layer_index: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
+        self,
+        module: nn.Module,
+        layer_index: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+        attention: DecodeAttention | None = None,
     ) -> Tensor:
-        mask = self.compressed_layers[layer_index].decode_mask()
+        mask = self._compressed_layer(layer_index).decode_mask()
+        if attention is not None:
+            added = None if mask is None else torch.where(mask, 0.0, torch.finfo(query.dtype).min).to(query.dtype)
+            return attention(query, key, value, added)
         return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, is_causal=False)[0]
 
     def compress(self, layer_index: int, rows: Sequence[Layer]) -> None:
         begin = Mark.now(rows[0].keys.device)
-        self.record.layers[layer_index] = self.compressed_layers[layer_index].compress(self.strategy, self.prompt, rows)
+        self.record.layers[layer_index] = self._compressed_layer(layer_index).compress(self.strategy, self.prompt, rows)
         end = Mark.now(rows[0].keys.device)
         self.record.compressing.add(begin, end)
         self.record.prefill_end = end

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, PreTrainedModel
+from transformers import LogitsProcessorList, PretrainedConfig, PreTrainedModel
 
 from lookm.compression import Stages
 from lookm.context import filling
@@ -62,18 +62,23 @@ class Group:
     Args:
         strategies: of the group.
         prompt: the prompt batch.
-        n_layers: layers of the decoder.
+        config: of the model.
         limits: of the answers.
         stages: collects the time of statistics, choice and merge.
     """
 
     def __init__(
-        self, strategies: Sequence[Strategy], prompt: Prompt, n_layers: int, limits: Limits, stages: Stages | None
+        self,
+        strategies: Sequence[Strategy],
+        prompt: Prompt,
+        config: PretrainedConfig,
+        limits: Limits,
+        stages: Stages | None,
     ) -> None:
         self.strategies = strategies
         self.prompt = prompt
         self.limits = limits
-        self.cache = SweepCache(strategies, prompt, n_layers, limits.max_new_tokens - 1, stages=stages)
+        self.cache = SweepCache(strategies, prompt, config, limits.max_new_tokens - 1, stages=stages)
         self.rows = list(self.cache.rows)
         self.answers = Answers(len(self.rows), limits.ends)
         self.steps = 0
@@ -90,7 +95,7 @@ class Group:
         )
         with filling(self.cache):
             logits = model(**prepared, return_dict=True).logits[:, -1]
-        self.cache.check_complete()
+        self.cache.end_prompt()
         tokens = choice.next(logits)  # (B,): the same first token for every strategy
         prompts = torch.tensor([row.prompt_row for row in self.rows], device=device)
         choice.select(prompts)
@@ -98,7 +103,7 @@ class Group:
         if positions is not None:
             positions = positions.index_select(-2, prompts)
         self.decode_begin = Mark.now(device)
-        if limits.static and positions is not None and not choice.reads_ids:
+        if limits.static and positions is not None and not choice.reads_ids and not self.cache.untouched:
             self._decode(StaticStep(model, self.cache, choice, tokens[prompts], positions))
         else:
             self._decode(DecodeStep(model, self.cache, choice, tokens[prompts], positions))
@@ -146,7 +151,7 @@ class Group:
                 SweepRow(
                     strategy,
                     tuple(tuple(self.answers.tokens[number]) for number in own),
-                    report_of(strategy, lengths, image_tokens, [layer] * len(self.cache.sweep_layers), times),
+                    report_of(strategy, lengths, image_tokens, self.cache.sizes(layer), times),
                     tuple(self.answers.finite[number] for number in own),
                 )
             )

@@ -182,5 +182,6 @@ def _rows(states: Tensor, positions: Tensor) -> Tensor:
 
 def _norms(keys: Tensor) -> Tensor:
     """Length of each key in float32, never 0: (H, L, D) → (H, L)."""
+    keys = keys.float() if keys.dtype == torch.float64 else keys  # a norm cannot be narrower than its input
     norms = torch.linalg.vector_norm(keys, dim=-1, dtype=torch.float32)
     return norms.clamp_min(torch.finfo(torch.float32).tiny)

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from lookm.cache import PromptCache
+from lookm.cache import DecodeAttention, PromptCache
 from lookm.context import filling, led
+from lookm.decoder import decoder_of
 from lookm.errors import LookmError
-from lookm.generation import decoder_of, is_looked_at
+from lookm.generation import is_looked_at
 from lookm.layer import Layer
 from lookm.prompt import Prompt, image_token_ids, read_prompt
 
@@ -33,7 +34,7 @@ def observe_prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor], observ
     prompt = read_prompt(inputs.get("input_ids"), None, inputs.get("attention_mask"), image_token_ids(model.config))
     if len(prompt.starts) != 1:
         raise LookmError(f"{len(prompt.starts)} prompts were given; one is observed at a time")
-    cache = _ObservedCache(prompt, len(DynamicCache(config=model.config).layers), observe)
+    cache = _ObservedCache(prompt, model.config, observe)
     with led(decoder_of(model)), filling(cache), torch.inference_mode():
         model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
 
@@ -41,15 +42,22 @@ def observe_prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor], observ
 class _ObservedCache(PromptCache):
     """Shows each layer and empties it."""
 
-    def __init__(self, prompt: Prompt, n_layers: int, observe: Callable[[Layer], None]) -> None:
-        super().__init__(prompt, [DynamicLayer() for _ in range(n_layers)])
+    def __init__(self, prompt: Prompt, config: PretrainedConfig, observe: Callable[[Layer], None]) -> None:
+        super().__init__(prompt, config, DynamicLayer)
         self.observe = observe
 
     def layer_is_compressed(self, layer_index: int) -> bool:
         return False
 
     def attend(
-        self, module: nn.Module, layer_index: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
+        self,
+        module: nn.Module,
+        layer_index: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+        attention: DecodeAttention | None = None,
     ) -> Tensor:
         raise LookmError("an observed prompt is encoded only; nothing is decoded after it")
 

@@ -14,7 +14,8 @@ from lookm.errors import LookmError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-IMAGE_TOKEN_FIELDS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+IMAGE_TOKEN_FIELDS = tuple(f"{kind}_token_{name}" for name in ("id", "index") for kind in ("image", "video", "audio"))
+"""Where configurations name the placeholder tokens of what is not text."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Prompt:
 
     Attributes:
         starts: the first token of each row that is not padding.
-        is_image: (B, L) bool, true for image (and video) tokens.
+        is_image: (B, L) bool, true for image tokens (video and audio tokens too: whatever is not text).
     """
 
     starts: tuple[int, ...]
@@ -57,9 +58,18 @@ def on_host(is_image: Tensor) -> Tensor:
 
 
 def image_token_ids(config: PretrainedConfig) -> tuple[int, ...]:
-    """Ids of the placeholder tokens for images and videos; none for a text-only model."""
-    ids = (getattr(config, field, None) for field in IMAGE_TOKEN_FIELDS)
-    return tuple(dict.fromkeys(i for i in ids if isinstance(i, int)))
+    """Ids of the placeholder tokens for images, videos and audio, of the configuration and those inside it; or none."""
+    configs = [config, *(getattr(config, name, None) for name in config.sub_configs)]
+    ids = (getattr(part, field, None) for part in configs for field in IMAGE_TOKEN_FIELDS)
+    return tuple(dict.fromkeys(i for i in ids if isinstance(i, int) and not isinstance(i, bool)))
+
+
+def image_mask(input_ids: Tensor, image_ids: tuple[int, ...]) -> Tensor:
+    """Which tokens (B, L) int64 stand for images: (B, L) bool."""
+    is_image = torch.zeros_like(input_ids, dtype=torch.bool)
+    for image_id in image_ids:
+        is_image |= input_ids == image_id
+    return is_image
 
 
 def read_prompt(
@@ -80,9 +90,7 @@ def read_prompt(
         LookmError: if images cannot be found, or the mask is not a left-padding mask.
     """
     if input_ids is not None:
-        is_image = torch.zeros_like(input_ids, dtype=torch.bool)
-        for image_id in image_ids:
-            is_image |= input_ids == image_id
+        is_image = image_mask(input_ids, image_ids)
     elif inputs_embeds is None:
         raise LookmError("the model was called without input_ids; look_once reads the prompt from them")
     elif image_ids:

@@ -13,11 +13,12 @@ from lookm.strategy import Strategy
 
 @dataclass(frozen=True)
 class LayerSizes:
-    """What one layer held of each row: tokens kept, bytes kept, bytes of the whole prompt."""
+    """What one layer held of each row: tokens kept, bytes kept, bytes of the whole prompt; or of it as it is."""
 
     tokens: tuple[int, ...]
     kept_bytes: tuple[int, ...]
     full_bytes: tuple[int, ...]
+    compressed: bool = True
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ class PromptRecord:
     steps: list[Mark] = field(default_factory=list)
     """The beginning of each forward pass: prefill first, then the decode steps."""
     prefill_end: Mark | None = None
+    aside: bool = False
+    """Whether the prompt was encoded while another one was being answered, as classifier-free guidance does."""
+
+    def evicted_nothing(self) -> bool:
+        """Whether every row is still whole in every layer, though the strategy's budget is smaller."""
+        whole = [
+            layer is not None and (layer.tokens == self.prompt_tokens or not layer.compressed) for layer in self.layers
+        ]
+        return self.strategy.nominal_budget < 1 and all(whole)
 
     def check_complete(self) -> list[LayerSizes]:
         """Raise BudgetError unless every layer was compressed; return their sizes."""
@@ -77,8 +87,10 @@ def report_of(
     times: Times,
 ) -> Report:
     """The report of one strategy on one prompt batch."""
+    whole = [layer for layer in layers if layer.compressed]
     shares = [
-        sum(layer.tokens[row] for layer in layers) / (len(layers) * length) for row, length in enumerate(prompt_tokens)
+        sum(layer.tokens[row] for layer in whole) / (len(whole) * length) if whole else 1.0
+        for row, length in enumerate(prompt_tokens)
     ]
     return Report(
         strategy=strategy.name,
@@ -96,4 +108,5 @@ def report_of(
         prefill_ms=times.prefill_ms,
         decode_ms_per_token=times.decode_ms_per_token,
         decode_rows=times.decode_rows,
+        untouched_layers=tuple(index for index, layer in enumerate(layers) if not layer.compressed),
     )

@@ -25,6 +25,8 @@ class Report:
         decode_ms_per_token: mean time between two decode steps of the batch; None with fewer than two steps.
         decode_rows: rows that were decoded together at the start: the prompts of the batch, in a sweep times the
             strategies. A step's time is that of all of them, so compare it only between equal `decode_rows`.
+        untouched_layers: layers that stay as they are (a window, a state, attention on images alone); what they hold is
+            in `kept_*` and, the same, in `full_*`, and the realised budget is that of the other layers.
     """
 
     strategy: str
@@ -42,6 +44,18 @@ class Report:
     prefill_ms: float
     decode_ms_per_token: float | None
     decode_rows: int = 1
+    untouched_layers: tuple[int, ...] = ()
+
+    @property
+    def byte_budget(self) -> float:
+        """Bytes that the prompt's cache takes over those of its full cache, all layers and rows."""
+        return sum(map(sum, self.kept_bytes)) / sum(map(sum, self.full_bytes))
+
+    def _compressed(self) -> list[tuple[int, ...]]:
+        return [kept for index, kept in enumerate(self.kept_tokens) if index not in self.untouched_layers]
+
+    def _untouched(self) -> str:
+        return f", of them {len(self.untouched_layers)} as they are" if self.untouched_layers else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""
@@ -55,10 +69,10 @@ class Report:
         together = f" of {self.decode_rows} rows together" if self.decode_rows > rows else ""
         lines = [
             f"{self.strategy} ({self.semantics}, α1 {self.alpha1:g}, α2 {self.alpha2:g}), "
-            f"{rows} prompt{'s' if rows > 1 else ''}, {len(self.kept_tokens)} layers",
+            f"{rows} prompt{'s' if rows > 1 else ''}, {len(self.kept_tokens)} layers{self._untouched()}",
             f"  prompt tokens   {', '.join(map(str, self.prompt_tokens))} "
             f"(of images {', '.join(map(str, self.image_tokens))})",
-            f"  kept per layer  {'; '.join(_span(layer) for layer in zip(*self.kept_tokens, strict=True))}",
+            f"  kept per layer  {'; '.join(_span(layer) for layer in zip(*self._compressed(), strict=True))}",
             f"  budget          nominal {self.nominal_budget:.1%}, realised {budgets}",
             f"  cache           {kept / 2**20:.2f} MiB of {full / 2**20:.2f} MiB",
             f"  time            prefill {self.prefill_ms:.1f} ms, of it compressing {self.compress_ms:.1f} ms; "

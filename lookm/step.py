@@ -50,6 +50,9 @@ class DecodeStep:
         if self.positions is not None:
             arguments["position_ids"] = self.positions
         tokens = self.tokens.clamp(min=0)[:, None]  # a row without a token has ended
+        mask = self.cache.decode_attention_mask()
+        if mask is not None:
+            arguments["attention_mask"] = mask
         arguments |= {"past_key_values": self.cache, "use_cache": True, "return_dict": True}
         with filling(self.cache):
             output = self.model(input_ids=tokens, **arguments)

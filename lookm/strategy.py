@@ -57,7 +57,7 @@ class Strategy(ABC):
     def _check_share(self, field: str, value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
             raise LookmError(f"{field}={value!r} is not a share; choose a number from 0 to 1")
-        if not isinstance(value, (int, float)):  # NumPy's; the shortest number that it stands for
+        if type(value) not in (int, float):  # NumPy's; the shortest number that it stands for
             object.__setattr__(self, field, float(str(value)))
 
     def _check_positive(self, field: str, value: object, *, odd: bool = False) -> None:
@@ -68,7 +68,7 @@ class Strategy(ABC):
             or (odd and int(value) % 2 == 0)
         ):
             raise LookmError(f"{field}={value!r} does not fit; choose a positive {'odd ' if odd else ''}integer")
-        if not isinstance(value, int):
+        if type(value) is not int:
             object.__setattr__(self, field, int(value))
 
     def _check_choice(self, field: str, choices: tuple[str, ...]) -> None:

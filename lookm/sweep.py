@@ -9,8 +9,9 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, Pr
 
 from lookm.compression import Stages
 from lookm.context import led
+from lookm.decoder import decoder_of
 from lookm.errors import LookmError
-from lookm.generation import decoder_of, is_looked_at
+from lookm.generation import is_looked_at
 from lookm.joint import Group, Limits, SweepRow
 from lookm.memory import estimate_bytes, fitting_groups, free_bytes
 from lookm.prompt import Prompt, image_token_ids, read_prompt
@@ -66,14 +67,13 @@ def generate_sweep(
     """
     _check_call(model, min_new_tokens, max_new_tokens)
     decoder = decoder_of(model)
-    n_layers = len(DynamicCache(config=model.config).layers)
     prompt = read_prompt(inputs.get("input_ids"), None, inputs.get("attention_mask"), image_token_ids(model.config))
     images = [prompt.row_is_image(row) for row in range(len(prompt.starts))]
     limit = free_bytes(prompt.is_image.device) if memory_limit is None else memory_limit
     needed = estimate_bytes(model.config, model.dtype, strategies, images, max_new_tokens)
     ends = {"eos_token_id": list(eos_token_ids)} if eos_token_ids else {}
     groups = [[strategies[index] for index in group] for group in fitting_groups(needed, limit)]
-    sweep = _Sweep(groups, prompt, n_layers, static=cuda_graph, stages=stages)
+    sweep = _Sweep(groups, prompt, static=cuda_graph, stages=stages)
     with led(decoder):
         model.generate(  # type: ignore[operator]
             **inputs,
@@ -93,6 +93,12 @@ def _check_call(model: PreTrainedModel, min_new_tokens: int, max_new_tokens: int
         raise LookmError(f"min_new_tokens={min_new_tokens} and max_new_tokens={max_new_tokens}: need 1 ≤ min ≤ max")
     if is_looked_at(model):
         raise LookmError("generate_sweep brings its own strategies; call it outside look_once")
+    cross = getattr(model.config.get_text_config(decoder=True), "cross_attention_layers", None)
+    if cross or any(DynamicCache(config=model.config).is_linear):
+        kind = "attention on images alone" if cross else "linear attention"
+        raise LookmError(
+            f"{type(model).__name__} has layers of {kind}, whose state a sweep cannot share; use look_once"
+        )
 
 
 class _Sweep:
@@ -102,12 +108,11 @@ class _Sweep:
         self,
         groups: Sequence[Sequence[Strategy]],
         prompt: Prompt,
-        n_layers: int,
         *,
         static: bool,
         stages: Stages | None,
     ) -> None:
-        self.groups, self.prompt, self.n_layers = groups, prompt, n_layers
+        self.groups, self.prompt = groups, prompt
         self.static, self.stages = static, stages
         self.rows: list[SweepRow] = []
 
@@ -130,7 +135,7 @@ class _Sweep:
             static=self.static,
         )
         for strategies in self.groups:
-            group = Group(strategies, self.prompt, self.n_layers, limits, self.stages)
+            group = Group(strategies, self.prompt, model.config, limits, self.stages)
             group.run(model, input_ids, LogitsProcessorList(map(copy, logits_processor)), model_kwargs)
             self.rows += group.results()
         return input_ids

@@ -7,14 +7,16 @@ from itertools import groupby
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.cache_utils import CacheLayerMixin
+from transformers import PretrainedConfig
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from lookm.buckets import Bucket, bucket_cost, decode_rows, divide
-from lookm.cache import PromptCache
+from lookm.cache import DecodeAttention, PromptCache
 from lookm.compression import CompressedRow, Stages, compress_many
 from lookm.errors import BudgetError, LookmError
 from lookm.layer import Layer
 from lookm.prompt import Prompt
+from lookm.record import LayerSizes
 from lookm.stopwatch import Mark, Stopwatch
 from lookm.strategy import Strategy
 
@@ -76,7 +78,7 @@ class SweepCache(PromptCache):
     Args:
         strategies: of one prefill.
         prompt: the batch.
-        n_layers: layers of the decoder.
+        config: of the model.
         new_tokens: slots for decoding in every row.
         stages: collects the time of statistics, choice and merge.
 
@@ -90,13 +92,13 @@ class SweepCache(PromptCache):
         self,
         strategies: Sequence[Strategy],
         prompt: Prompt,
-        n_layers: int,
+        config: PretrainedConfig,
         new_tokens: int,
         *,
         stages: Stages | None = None,
     ) -> None:
-        self.sweep_layers = [SweepLayer() for _ in range(n_layers)]
-        super().__init__(prompt, self.sweep_layers, strategies)
+        super().__init__(prompt, config, SweepLayer, strategies)
+        self.sweep_layers = {i: layer for i, layer in enumerate(self.layers) if isinstance(layer, SweepLayer)}
         self.strategies = list(strategies)
         self.rows = decode_rows(strategies, self.row_is_image)
         self.new_tokens = new_tokens
@@ -112,14 +114,38 @@ class SweepCache(PromptCache):
     def layer_is_compressed(self, layer_index: int) -> bool:
         return bool(self.sweep_layers[layer_index].shelves)
 
-    def check_complete(self) -> None:
-        """Raise BudgetError unless every layer was compressed."""
-        missing = [index for index in range(len(self.sweep_layers)) if not self.layer_is_compressed(index)]
+    def end_prompt(self) -> None:
+        """Give every row of the decode batch its copy of the layers that stay as they are.
+
+        Raises:
+            BudgetError: unless every other layer was compressed.
+        """
+        self._untouched_sizes = self.untouched_sizes()
+        self._keep_untouched_rows([row.prompt_row for row in self.rows])
+        missing = [index for index in self.sweep_layers if not self.layer_is_compressed(index)]
         if missing:
             raise BudgetError(
-                f"layers {missing} of {len(self.sweep_layers)} were not compressed: "
+                f"layers {missing} of {len(self.layers)} were not compressed: "
                 "their attention did not pass through the model's attention interface"
             )
+
+    def sizes(self, compressed: LayerSizes) -> list[LayerSizes]:
+        """What every layer held of the prompts: `compressed`, or what it is without any strategy."""
+        return [self._untouched_sizes.get(index, compressed) for index in range(len(self.layers))]
+
+    def decode_attention_mask(self) -> Tensor | None:
+        """Which tokens are padding, (R, tokens seen and one), for the layers that stay as they are; None if none is."""
+        if not self.untouched or not any(self.prompt.starts):
+            return None
+        starts = torch.tensor([self.prompt.starts[row.prompt_row] for row in self.rows])
+        seen = torch.arange(self.prompt.length + self._step + 1)
+        return (seen >= starts[:, None]).long().to(self.prompt.is_image.device)
+
+    def _keep_untouched_rows(self, rows: Sequence[int]) -> None:
+        for index in self.untouched:
+            layer = self.layers[index]
+            if isinstance(layer, DynamicLayer) and layer.keys is not None:
+                layer.batch_select_indices(torch.tensor(rows, device=layer.keys.device))
 
     def compress(self, layer_index: int, rows: Sequence[Layer]) -> None:
         begin = Mark.now(rows[0].keys.device)
@@ -168,7 +194,8 @@ class SweepCache(PromptCache):
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens seen, so that positions go on after the prompt's."""
-        return self.sweep_layers[layer_idx].seen + self._step
+        first = next(iter(self.sweep_layers)) if layer_idx in self.untouched else layer_idx
+        return self.sweep_layers[first].seen + self._step
 
     def begin_step(self, step: int) -> None:
         """Prepare all layers for the decode step number `step`, from 0."""
@@ -185,7 +212,7 @@ class SweepCache(PromptCache):
 
     def begin_static_steps(self) -> None:
         """Prepare for steps that count on the device, each begun by `advance_static_step`."""
-        states = self.sweep_layers[0].shelves[0][0]
+        states = next(iter(self.sweep_layers.values())).shelves[0][0]
         self._steps = []
         for bucket in self._buckets:
             slots = bucket.slots(self.new_tokens)
@@ -215,13 +242,22 @@ class SweepCache(PromptCache):
     ) -> tuple[Tensor, Tensor]:
         """Hold the prompt's states; those of a new token are put away by `attend`."""
         self.check_in_use()
+        if layer_idx in self.untouched:
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
         layer = self.sweep_layers[layer_idx]
         if layer.shelves:
             return key_states, value_states
         return layer.update(key_states, value_states)
 
     def attend(
-        self, module: nn.Module, layer_index: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
+        self,
+        module: nn.Module,
+        layer_index: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+        attention: DecodeAttention | None = None,
     ) -> Tensor:
         rows, heads, new, _ = query.shape
         if new != 1:
@@ -236,21 +272,19 @@ class SweepCache(PromptCache):
             else:
                 keys[:, :, step.slot] = key[step.rows, :, 0]
                 values[:, :, step.slot] = value[step.rows, :, 0]
-            outputs.append(
-                F.scaled_dot_product_attention(
-                    grouped[step.rows],
-                    keys[:, :, : step.held],
-                    values[:, :, : step.held],
-                    attn_mask=step.mask,
-                    scale=scaling,
+            held = keys[:, :, : step.held], values[:, :, : step.held]
+            if attention is not None:
+                outputs.append(attention(query[step.rows], *held, step.mask))
+            else:
+                outputs.append(
+                    F.scaled_dot_product_attention(grouped[step.rows], *held, attn_mask=step.mask, scale=scaling)
                 )
-            )
         output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return output.reshape(rows, 1, heads, -1)
 
     def keep_rows(self, places: Sequence[int]) -> None:
         """Drop all rows of the decode batch but those at `places`, ascending."""
-        states = self.sweep_layers[0].shelves[0][0]
+        states = next(iter(self.sweep_layers.values())).shelves[0][0]
         buckets: list[Bucket] = []
         moves: list[tuple[int, Tensor, int]] = []
         for number, bucket in enumerate(self._buckets):
@@ -259,12 +293,13 @@ class SweepCache(PromptCache):
                 buckets.append(bucket.only(own, buckets[-1].stop if buckets else 0))
                 cut = bucket.slots(self.new_tokens) - buckets[-1].slots(self.new_tokens)
                 moves.append((number, torch.tensor(own, device=states.device), cut))
-        for layer in self.sweep_layers:
+        for layer in self.sweep_layers.values():
             remaining = []
             for number, index, cut in moves:
                 keys, values = layer.shelves[number]
                 remaining.append((keys[:, :, cut:].index_select(0, index), values[:, :, cut:].index_select(0, index)))
             layer.shelves = remaining
+        self._keep_untouched_rows(places)
         self.rows = [self.rows[place] for place in places]
         self._buckets = buckets
         self._make_masks(states)

@@ -46,7 +46,7 @@ def filled_cache(place: Workplace, batch: int, length: int, budget: float, new_t
     text = place.model.config.get_text_config()
     prompt = Prompt((0,) * batch, torch.zeros(batch, length, dtype=torch.bool, device=place.device))
     strategy = Recent(name="recent", alpha1=budget, alpha2=0.0)
-    cache = SweepCache([strategy], prompt, text.num_hidden_layers, new_tokens)
+    cache = SweepCache([strategy], prompt, place.model.config, new_tokens)
     heads, size = text.num_key_value_heads, text.hidden_size // text.num_attention_heads
     for layer in range(text.num_hidden_layers):
         states = torch.randn(1, heads, length, size, device=place.device, dtype=place.dtype).expand(batch, -1, -1, -1)

@@ -9,7 +9,7 @@ from torch import nn
 
 from lookm import Strategy, generate_sweep, load_strategy, strategy_names
 from lookm.compression import Stages
-from lookm.generation import decoder_of
+from lookm.decoder import decoder_of
 from lookm.stopwatch import Mark, Stopwatch
 
 from .clock import elapsed_ms

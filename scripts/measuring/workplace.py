@@ -11,7 +11,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from lookm.context import led
-from lookm.generation import decoder_of
+from lookm.decoder import decoder_of
 from lookm.memory import cache_token_bytes, free_bytes
 
 from .clock import read_bandwidth

@@ -194,10 +194,17 @@ def test_embeddings_alone_are_enough_for_text_but_not_for_images() -> None:
         vision(inputs_embeds=torch.randn(1, 30, 64))
 
 
-def test_sliding_windows_are_refused_at_the_door() -> None:
-    model = MistralForCausalLM(MistralConfig(**TEXT, num_key_value_heads=2, sliding_window=8))
-    with pytest.raises(LookmError, match="layers without full attention"), look_once(model, "h2o"):
-        pass
+def test_layers_with_a_window_stay_as_they_are_and_it_is_said_where_all_have_one() -> None:
+    model = MistralForCausalLM(MistralConfig(**TEXT, num_key_value_heads=2, sliding_window=8)).eval()
+    inputs = prompt("llama")
+    plain = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    with pytest.warns(UserWarning, match="h2o compressed nothing of a prompt: every layer has a window"):  # noqa: SIM117
+        with look_once(model, "h2o") as session:
+            assert model.generate(**inputs, max_new_tokens=6, do_sample=False).equal(plain)
+    report = session.report()
+    assert report.untouched_layers == (0, 1, 2)
+    assert report.kept_tokens == ((7,),) * 3
+    assert report.byte_budget == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,302 @@
+"""A block of `look_once`: which caches it hands to forward passes, and how the model's modules lead there."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar, copy_context
+from threading import Condition, get_ident
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache
+
+import lookm.attention  # noqa: F401  registers the attention function
+from lookm.cache import LookOnceCache
+from lookm.context import ForwardPass, forward_pass, led, set_forward_pass
+from lookm.decoder import decoder_of, image_ids_of, way_to
+from lookm.errors import LookmError
+from lookm.prompt import image_mask, read_prompt
+from lookm.record import PromptRecord
+from lookm.report import Report
+from lookm.stopwatch import Mark
+from lookm.strategy import Strategy
+
+T = TypeVar("T")
+
+_open: ContextVar[tuple["Session", ...]] = ContextVar("lookm_open_sessions", default=())
+"""The blocks that this context is in, the innermost last."""
+
+_embedded: ContextVar[tuple[Tensor, Tensor] | None] = ContextVar("lookm_embedded", default=None)
+"""The tokens (B, L) that were embedded last, outside a forward pass, and what they became, (B, L, width)."""
+
+
+class Session:
+    """What `look_once` yields; `report()` tells of the last prompt batch.
+
+    A session belongs to its context, as `contextvars` means it: threads that are started in the block do not compress
+    unless they are started by way of `run`.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, strategy: Strategy, image_token_ids: Collection[int] | None = None
+    ) -> None:
+        self.strategy = strategy
+        self.decoder = decoder_of(model)
+        self.closed = False
+        self._model = model
+        self._image_ids = image_ids_of(model, image_token_ids)
+        self._record: PromptRecord | None = None
+        self._going_on = Condition()
+        self._runs = 0
+        self._passes: list[int] = []  # the threads of the forward passes that are going on
+        self._warned: set[str] = set()
+
+    def report(self) -> Report:
+        """Kept tokens and bytes per layer, nominal and realised budget, times, of the last prompt batch.
+
+        Raises:
+            LookmError: if no prompt was encoded yet.
+            BudgetError: if a layer holds something else than the strategy promises.
+        """
+        if self._record is None:
+            raise LookmError("no prompt was encoded inside look_once yet; call model.generate first")
+        return self._record.report()
+
+    def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call a function in the block's context, from any thread; leaving the block waits for it.
+
+        Args:
+            function: what to call.
+            *args: its arguments.
+            **kwargs: its keyword arguments.
+
+        Raises:
+            LookmError: if the block has been left.
+
+        Example:
+            >>> Thread(target=session.run, args=(model.generate,), kwargs={**inputs, "streamer": streamer}).start()
+        """
+        with self._going_on:
+            if self.closed:
+                raise LookmError("the look_once block has been left; call session.run before")
+            self._runs += 1
+        context = copy_context()
+        try:
+            context.run(_open.set, (self,))
+            return context.run(function, *args, **kwargs)
+        finally:
+            with self._going_on:
+                self._runs -= 1
+                self._going_on.notify_all()
+
+    def cache_for(self, named: dict[str, Any], now: ForwardPass) -> LookOnceCache:
+        """The cache of a forward pass, given the arguments of a module: the one to go on with, or one for a prompt."""
+        if named.get("use_cache") is False:
+            raise LookmError("use_cache=False leaves nothing to compress; leave it out inside look_once")
+        cache = named.get("past_key_values")
+        tokens = named.get("input_ids")
+        tokens = named.get("inputs_embeds") if tokens is None else tokens
+        if isinstance(cache, LookOnceCache) and cache.get_seq_length() > 0:
+            cache.record.check_complete()
+            self._go_back_to(cache.record)
+            cache.record.steps.append(Mark.now(cache.prompt.is_image.device))
+            if tokens is not None and tokens.shape[1] != 1:
+                raise LookmError(
+                    f"{tokens.shape[1]} tokens at once on top of a compressed cache; look_once compresses after one "
+                    "whole prompt: unset prefill_chunk_size, decode without an assistant, start new turns afresh"
+                )
+            return cache
+        _check_fresh(cache)
+        ids = named.get("input_ids") if now.input_ids is None else now.input_ids
+        if ids is None and self._image_ids:
+            ids = self._embedded_ids(named.get("inputs_embeds"))
+        mask = named.get("attention_mask") if now.attention_mask is None else now.attention_mask
+        prompt = read_prompt(ids, named.get("inputs_embeds"), mask, self._image_ids)
+        cache = LookOnceCache(self.strategy, prompt, self._model.config)
+        self._record = cache.record
+        cache.record.steps.append(Mark.now(prompt.is_image.device))
+        return cache
+
+    def _go_back_to(self, record: PromptRecord) -> None:
+        """Report on the prompt that is being answered, not on one that was encoded aside (classifier-free guidance)."""
+        if self._record is not None and self._record is not record and not record.aside:
+            self._record.aside = True
+            self._record = record
+
+    @torch.compiler.disable
+    def note_embedded(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        """A hook of the input embeddings: models that embed a prompt before their forward pass show its tokens here."""
+        if args and forward_pass() is None and innermost_session(self.decoder) is self:
+            _embedded.set((args[0], output))
+
+    def _embedded_ids(self, embeddings: Tensor | None) -> Tensor | None:
+        """The tokens (B, L) that embeddings (B, L, width) were made from, if their text is what was embedded last."""
+        noted = _embedded.get()
+        _embedded.set(None)
+        if noted is None or embeddings is None or noted[1].shape != embeddings.shape:
+            return None
+        ids, output = noted
+        is_text = ~image_mask(ids, self._image_ids)
+        same = output[is_text].to(embeddings.dtype).equal(embeddings[is_text])
+        return ids if same else None
+
+    def enter_pass(self) -> None:
+        """Count a forward pass of this thread; leaving the block waits for it."""
+        with self._going_on:
+            if self.closed:
+                raise LookmError("the look_once block has been left while the model was still generating")
+            self._passes.append(get_ident())
+
+    def leave_pass(self) -> None:
+        """The end of what `enter_pass` counted."""
+        with self._going_on:
+            self._passes.remove(get_ident())
+            self._going_on.notify_all()
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """The block: meanwhile forward passes of the model that begin in this context are this session's."""
+        with ExitStack() as undo:
+            undo.enter_context(led(self.decoder))
+            for module in way_to(self.decoder, self._model):
+                entrance = _Entrance(self, module)
+                undo.callback(module.register_forward_pre_hook(entrance.before, with_kwargs=True).remove)
+                undo.callback(module.register_forward_hook(entrance.after, always_call=True).remove)
+            embeddings = self._model.get_input_embeddings()
+            if self._image_ids and embeddings is not None:
+                undo.callback(embeddings.register_forward_hook(self.note_embedded).remove)
+            _open.set((*_open.get(), self))
+            try:
+                yield
+            except BaseException:
+                self._close(wait=False)
+                raise
+            else:
+                self._close(wait=True)
+            finally:
+                self.closed = True
+                _open.set(tuple(other for other in _open.get() if other is not self))
+
+    def _close(self, *, wait: bool) -> None:
+        """End the session, after what `run` called (if asked to wait) and after the forward passes of other threads."""
+        with self._going_on:
+            if wait:
+                self._going_on.wait_for(lambda: not self._runs)
+            self.closed = True
+            self._going_on.wait_for(lambda: not [thread for thread in self._passes if thread != get_ident()])
+
+    def warn_outside(self) -> None:
+        """Say once that a thread uses the model without being in the block."""
+        self._warn(
+            "a thread outside the look_once block uses its model, with its plain cache; to compress there, start it "
+            "with Thread(target=session.run, args=(model.generate,), kwargs=…)"
+        )
+
+    def end_prompt(self, cache: LookOnceCache) -> None:
+        """Take note of a pass that went well; say once if it was a prompt's and nothing was compressed."""
+        if cache.record.prefill_end is not None and len(cache.record.steps) > 1:
+            return
+        cache.end_prompt()
+        if not cache.record.evicted_nothing():
+            return
+        images = int(cache.record.image_tokens.sum())
+        if len(cache.untouched) == len(cache.layers):
+            reason = "every layer has a window or a state, which is bounded already"
+        elif not images:
+            reason = f"no image token ({self._image_ids or 'none is known'}) is in it; image_token_ids=… says which are"
+        else:
+            reason = f"{images} image tokens and the text beside them are no more than the strategy keeps"
+        self._warn(f"{self.strategy.name} compressed nothing of a prompt: {reason}")
+
+    def _warn(self, message: str) -> None:
+        kind = message.split(":")[0]
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(message, stacklevel=6)  # whoever called the model
+
+
+class _Entrance:
+    """What happens before and after a module that contains the decoder, or is it: there forward passes begin and end.
+
+    A deep copy of it does nothing: a copy of the model has no session.
+    """
+
+    def __init__(self, session: Session | None, module: nn.Module) -> None:
+        self.session = session
+        self.signature = inspect.signature(module.forward)
+        parameters = self.signature.parameters
+        self.takes_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        self.takes_positions = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters.values())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Entrance":
+        copy = _Entrance.__new__(_Entrance)
+        copy.session = None
+        return copy
+
+    @torch.compiler.disable
+    def before(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Begin a forward pass, if none is going on, and hand its cache over."""
+        session, now = self.session, forward_pass()
+        if session is None or (now is not None and now.cache is not None and _has(kwargs, now.cache)):
+            return None
+        if innermost_session(session.decoder) is not session:
+            if now is None and innermost_session(session.decoder) is None:
+                session.warn_outside()
+            return None
+        positional, named = (args, dict(kwargs)) if self.takes_positions else ((), self._by_name(args, kwargs))
+        begins = now is None
+        if now is None:
+            now = ForwardPass(named.get("input_ids"), named.get("attention_mask"), entrance=self)
+        added: dict[str, Any] = {"past_key_values": None, "use_cache": True}
+        added = {name: value for name, value in added.items() if self.takes_more or name in self.signature.parameters}
+        if "past_key_values" in added and now.cache is None:
+            now.cache = session.cache_for(named, now)
+        if begins:
+            if named.get("output_attentions") or getattr(module.config, "output_attentions", False):
+                raise LookmError("output_attentions is not available inside look_once; see lookm.attention_map")
+            session.enter_pass()
+            set_forward_pass(now)
+        if "past_key_values" in added:
+            added["past_key_values"] = now.cache
+        return positional, named | added
+
+    @torch.compiler.disable
+    def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """End the forward pass that began here."""
+        now = forward_pass()
+        if self.session is not None and now is not None and now.entrance is self:
+            set_forward_pass(None)
+            self.session.leave_pass()
+            if output is not None and isinstance(now.cache, LookOnceCache):
+                self.session.end_prompt(now.cache)
+
+    def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return dict(self.signature.bind_partial(*args).arguments) | kwargs
+
+
+def _has(kwargs: dict[str, Any], cache: Cache) -> bool:
+    return kwargs.get("past_key_values") is cache and kwargs.get("use_cache", True) is True
+
+
+def innermost_session(decoder: nn.Module) -> Session | None:
+    """The innermost `look_once` block of the present context that is open on the decoder."""
+    return next((s for s in reversed(_open.get()) if s.decoder is decoder and not s.closed), None)
+
+
+def _check_fresh(cache: Cache | None) -> None:
+    """A prompt starts with no cache or with generate's empty dynamic one."""
+    if cache is None or isinstance(cache, LookOnceCache):
+        return
+    if not isinstance(cache, DynamicCache):
+        raise LookmError(
+            f"look_once brings its own cache; drop cache_implementation ({type(cache).__name__} was given)"
+        )
+    if cache.get_seq_length() > 0:
+        raise LookmError(
+            f"a cache of {cache.get_seq_length()} tokens was given; pass none, look_once encodes the whole prompt"
+        )
