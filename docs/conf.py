@@ -8,13 +8,12 @@ from sphinx.application import Sphinx
 HERE = Path(__file__).parent
 
 project = "LOOK-M, made to run"
-author = "the authors of this repository"
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "generated"]
 html_theme = "furo"
 html_title = project
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = html_show_copyright = False
 
 
 def setup(_: Sphinx) -> None:

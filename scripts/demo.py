@@ -53,9 +53,9 @@ def story(full: Summary, h2o: Summary, lookm: Summary) -> str:
     kept = f"kept {percent[1]} (h2o) and {percent[2]} (tp_pmerge) of the cache's tokens"
     lines = [f"{place}; {kept}."]
     if None not in told:
-        lines.append(f"A fact told in words among images ({TOLD}) is then still answered in {_three(told)}.")
+        lines.append(f"A fact told in words among images ({TOLD}) is then still answered right: {_three(told)}.")
     if None not in means:
-        lines.append(f"On the mean of the {len(full.rows)} tasks it is {_three(means)}.")
+        lines.append(f"Over all {len(full.rows)} tasks the score is {_three(means)}.")
     return "\n".join([*lines, "None of this is a result of the paper's models or of MileBench."])
 
 
