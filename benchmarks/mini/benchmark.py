@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from benchmarks.benchmark import Benchmark, DatasetInfo
+from benchmarks.mini.sample import Place
 from benchmarks.mini.taxonomy import TASKS
 from benchmarks.mini.writer import MiniSettings, write_mini
 
@@ -17,6 +18,7 @@ def mini_benchmark(
     samples: int = 40,
     fewest_images: int = 8,
     most_images: int = 40,
+    question: Place = "last",
     label: str = "MileBench-mini",
 ) -> Benchmark:
     """The twelve generated datasets below `root`, in a folder of their own for each setting.
@@ -26,12 +28,13 @@ def mini_benchmark(
         seed: one of the evaluation's seeds, 0 … 999,999.
         samples: samples per dataset.
         fewest_images, most_images: images per sample.
+        question: where the question stands in its prompt, `last` or `first`.
         label: what tables call it.
 
     Raises:
         LookmError: a setting that cannot be had.
     """
-    settings = MiniSettings(seed=seed, samples=samples, fewest=fewest_images, most=most_images)
+    settings = MiniSettings(seed=seed, samples=samples, fewest=fewest_images, most=most_images, question=question)
     parent = Path(root)
     datasets = tuple(
         DatasetInfo(task.dataset, task.task, task.metric, samples=samples, chance=task.chance()) for task in TASKS

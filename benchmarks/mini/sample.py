@@ -1,7 +1,7 @@
 """What a task makes: pictures in a context, and questions about them. Nothing here touches a disk."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -11,6 +11,8 @@ IMAGE = "{image}"  # stands in texts where the next picture goes; MileBench numb
 CHOICES = "\nChoice list: \n"
 CUE = "\nYour answer is: "
 LETTERS = "ABCDEFGH"
+Place = Literal["last", "first"]  # where a question stands in its prompt
+PLACES: tuple[Place, ...] = get_args(Place)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,19 @@ class Sample:
     context: str
     pictures: tuple[Picture, ...]
     questions: tuple[Question, ...]
+
+    def prompt(self, question: Question, place: Place = "last", with_choices: bool = True) -> str:
+        """Context and question; choices and their cue end the prompt wherever the question stands."""
+        asked = question.prompt(with_choices)
+        if place == "last":
+            return self.context + asked
+        return question.text + "\n" + self.context + asked.removeprefix(question.text)
+
+    def shown(self, question: Question, place: Place = "last") -> list[Picture]:
+        """The pictures of such a prompt, in order."""
+        if place == "last":
+            return [*self.pictures, *question.pictures]
+        return [*question.pictures, *self.pictures]
 
 
 @dataclass(frozen=True)

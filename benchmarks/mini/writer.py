@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks.milebench.scoring import image_quantity_level
 from benchmarks.mini.pictures import digit_pool
-from benchmarks.mini.sample import IMAGE, Request, Sample
+from benchmarks.mini.sample import IMAGE, PLACES, Place, Request, Sample
 from benchmarks.mini.seeds import evaluation_rng
 from benchmarks.mini.taxonomy import TASKS, MiniTask
 from benchmarks.mini.words import NAMES
@@ -38,6 +38,7 @@ class MiniSettings:
         seed: one of the evaluation's seeds.
         samples: samples per dataset.
         fewest, most: images per sample; tasks with long questions start with more than `fewest`.
+        question: where the question stands in its prompt; a list of choices is always last.
 
     Raises:
         LookmError: a size that cannot be had.
@@ -47,6 +48,7 @@ class MiniSettings:
     samples: int = 40
     fewest: int = 8
     most: int = 40
+    question: Place = "last"
 
     def __post_init__(self) -> None:
         evaluation_rng(self.seed, 0, 0)
@@ -55,13 +57,21 @@ class MiniSettings:
         needed = max(task.fewest for task in TASKS)
         if not needed <= self.most <= len(NAMES):
             raise LookmError(f"most is {self.most} images; give a number from {needed} to {len(NAMES)}")
+        if self.question not in PLACES:
+            raise LookmError(f"question is {self.question!r}; it stands {' or '.join(PLACES)}")
         if not 1 <= self.fewest <= self.most:
             raise LookmError(f"fewest is {self.fewest} images; give a number from 1 to most ({self.most})")
 
     @property
     def folder(self) -> str:
         """Name of the data's folder."""
-        return f"v{VERSION}-seed{self.seed}-{self.samples}x{self.fewest}-{self.most}"
+        name = f"v{VERSION}-seed{self.seed}-{self.samples}x{self.fewest}-{self.most}"
+        return name if self.question == "last" else f"{name}-{self.question}"
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The fields as the manifest has them; the usual place of a question is not mentioned."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("question", "last")}
 
 
 def evaluation_sample(task: MiniTask, settings: MiniSettings, case: int) -> Sample:
@@ -91,7 +101,7 @@ def write_mini(parent: Path, settings: MiniSettings) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=f".{settings.folder}-", dir=parent))
     try:
         digests = {task.dataset: write_dataset(temporary / task.dataset, task, settings) for task in TASKS}
-        manifest = {"version": VERSION, "settings": asdict(settings), "annotations": digests}
+        manifest = {"version": VERSION, "settings": settings.recorded, "annotations": digests}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         temporary.chmod(0o755)
         publish(temporary, folder, settings)
@@ -119,7 +129,7 @@ def check_written(folder: Path, settings: MiniSettings) -> None:
     again = f"delete {folder} to have it written again"
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["version"] != VERSION or manifest["settings"] != asdict(settings):
+        if manifest["version"] != VERSION or manifest["settings"] != settings.recorded:
             raise LookmError(f"{folder} was made with other settings: {again}")
         for dataset, digest in manifest["annotations"].items():
             if sha256((folder / dataset / f"{dataset}.json").read_bytes()) != digest:
@@ -134,12 +144,9 @@ def write_dataset(folder: Path, task: MiniTask, settings: MiniSettings) -> str:
     data = []
     for case in range(settings.samples):
         sample = evaluation_sample(task, settings, case)
-        entry = annotation_entry(sample, case)
-        for path, picture in zip(
-            entry["task_instance"]["images_path"],
-            [*sample.pictures, *sample.questions[0].pictures],
-            strict=True,
-        ):
+        entry = annotation_entry(sample, case, settings.question)
+        pictures = sample.shown(sample.questions[0], settings.question)
+        for path, picture in zip(entry["task_instance"]["images_path"], pictures, strict=True):
             Image.fromarray(picture).save(folder / "images" / path, compress_level=1)
         data.append(entry)
     meta = {
@@ -154,12 +161,12 @@ def write_dataset(folder: Path, task: MiniTask, settings: MiniSettings) -> str:
     return sha256(content)
 
 
-def annotation_entry(sample: Sample, sample_id: int) -> dict[str, Any]:
+def annotation_entry(sample: Sample, sample_id: int, place: Place = "last") -> dict[str, Any]:
     """MileBench's JSON of a sample's first question."""
     question = sample.questions[0]
     images = len(sample.pictures) + len(question.pictures)
     instance: dict[str, Any] = {
-        "context": numbered(sample.context + question.text, count(1)),
+        "context": numbered(sample.prompt(question, place, with_choices=False), count(1)),
         "images_path": [f"{sample_id}_{number}.png" for number in range(1, images + 1)],
     }
     if question.choices:

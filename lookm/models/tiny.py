@@ -1,9 +1,10 @@
-"""The tiny LLaVA that is shipped with the repository, trained on MileBench-mini by `scripts/train_tiny.py`."""
+"""The tiny models that are shipped with the repository, trained on MileBench-mini by `scripts/train_tiny.py`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lookm.errors import LookmError
 
@@ -12,7 +13,15 @@ if TYPE_CHECKING:
 
 ANSWER = "ANSWER:"
 TEMPLATE = "{question}" + ANSWER
-SHIPPED = Path(__file__).parent / "tiny_llava"
+TOKENS_PER_IMAGE = 16
+
+
+def shipped(model: str) -> Path:
+    """The folder in this package of `tiny_llava` or `tiny_qwen`."""
+    return Path(__file__).parent / model
+
+
+SHIPPED = shipped("tiny_llava")
 
 
 def load_tiny(
@@ -25,10 +34,10 @@ def load_tiny(
     max_new_tokens: int = 16,
     name: str = "tiny",
 ) -> Backbone:
-    """Load the tiny LLaVA.
+    """Load a tiny model.
 
     Args:
-        path: folder in Hugging Face format; None means the one in this package.
+        path: folder in Hugging Face format, of a LLaVA or a Qwen2-VL; None means the LLaVA in this package.
         device: where it runs, such as `cpu` or `cuda`.
         dtype: `float32`, `bfloat16` or `float16`.
         batch_size: prompts per `generate` call.
@@ -37,28 +46,49 @@ def load_tiny(
         name: what the run folder calls it.
 
     Raises:
-        LookmError: the folder holds no model, or `dtype` is none.
+        LookmError: the folder holds no such model, or `dtype` is none.
     """
     import torch  # SHIPPED is asked for where nothing is loaded
-    from transformers import AutoTokenizer, CLIPImageProcessorPil, LlavaForConditionalGeneration
-
-    from lookm.models.backbone import Backbone
+    from transformers import AutoTokenizer
 
     folder = SHIPPED if path is None else Path(path)
     if not (folder / "config.json").is_file():
         raise LookmError(f"no model in {folder}: train one with `python -m scripts.train_tiny --output {folder}`")
     if dtype not in ("float32", "bfloat16", "float16"):
         raise LookmError(f"dtype {dtype!r} is none of float32, bfloat16, float16")
-    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, dtype))
-    return Backbone(
+    family = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if family == "llava":
+        backbone, model_class, processor, label = _llava()
+    elif family == "qwen2_vl":
+        backbone, model_class, processor, label = _qwen()
+    else:
+        raise LookmError(f"{folder} holds a model of type {family!r}, which is none of llava, qwen2_vl")
+    model = model_class.from_pretrained(folder, dtype=getattr(torch, dtype))
+    return backbone(
         name=name,
         model=model.eval().to(device),
         tokenizer=AutoTokenizer.from_pretrained(folder),
-        image_processor=CLIPImageProcessorPil.from_pretrained(folder),
+        image_processor=processor.from_pretrained(folder),
         template=TEMPLATE,
-        n_tokens_per_image=model.config.image_seq_length,
+        n_tokens_per_image=TOKENS_PER_IMAGE,
         max_context_len=max_context_len,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
-        label="tiny LLaVA (trained on MileBench-mini)",
+        label=f"{label} (trained on MileBench-mini)",
     )
+
+
+def _llava() -> tuple[type[Backbone], Any, Any, str]:
+    from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration
+
+    from lookm.models.backbone import Backbone
+
+    return Backbone, LlavaForConditionalGeneration, CLIPImageProcessorPil, "tiny LLaVA"
+
+
+def _qwen() -> tuple[type[Backbone], Any, Any, str]:
+    from transformers import Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
+
+    from lookm.models.qwen2_5vl import QwenBackbone
+
+    return QwenBackbone, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil, "tiny Qwen2-VL"

@@ -14,6 +14,7 @@ from benchmarks.benchmark import Benchmark, DatasetInfo
 from benchmarks.milebench import build_prompt, read_annotation, score_predictions
 from benchmarks.mini import writer
 from benchmarks.mini.benchmark import mini_benchmark
+from benchmarks.mini.sample import IMAGE, PLACES
 from benchmarks.mini.taxonomy import TASKS
 from benchmarks.mini.writer import MANIFEST, MiniSettings, evaluation_sample, write_mini
 from lookm.errors import LookmError
@@ -45,6 +46,25 @@ def score(info: DatasetInfo, annotation: dict[str, Any], answers: list[str]) -> 
 def sentences(number: int) -> Iterator[str]:
     for case in range(40):
         yield evaluation_sample(TASKS[number], MiniSettings(), case).questions[0].sentence.strip()
+
+
+@EVERY_DATASET
+def test_a_question_that_stands_first_keeps_its_pictures_and_its_answer(tmp_path: Path, number: int) -> None:
+    task = TASKS[number]
+    last, first = (mini_benchmark(tmp_path, samples=2, most_images=16, question=place) for place in PLACES)
+    assert last.root != first.root
+    for benchmark in (last, first):
+        benchmark.prepare()
+    for a, b in zip(*(read_annotation(bench.root, task.dataset)["data"] for bench in (last, first)), strict=True):
+        sample = evaluation_sample(task, MiniSettings(samples=2, most=16), a["sample_id"])
+        question = sample.questions[0]
+        assert b["response"] == a["response"] == question.response
+        assert b["task_instance"].get("choice_list") == a["task_instance"].get("choice_list")
+        begin = question.text.replace(IMAGE, "{image#1}")
+        assert b["task_instance"]["context"].startswith(begin + "\n")
+        pictures = [*question.pictures, *sample.pictures]
+        for path, picture in zip(b["task_instance"]["images_path"], pictures, strict=True):
+            assert (np.asarray(Image.open(first.root / task.dataset / "images" / path)) == picture).all()
 
 
 def test_the_same_settings_give_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
@@ -146,8 +166,14 @@ def test_an_interrupted_writing_leaves_nothing_behind(tmp_path: Path, monkeypatc
 
 
 def test_other_settings_have_a_folder_of_their_own() -> None:
-    changes = (MiniSettings(), MiniSettings(seed=1), MiniSettings(samples=3), MiniSettings(most=20))
-    assert len({settings.folder for settings in changes}) == 4
+    changes = (
+        MiniSettings(),
+        MiniSettings(seed=1),
+        MiniSettings(samples=3),
+        MiniSettings(most=20),
+        MiniSettings(question="first"),
+    )
+    assert len({settings.folder for settings in changes}) == 5
 
 
 @pytest.mark.parametrize("damage", ["annotation", "manifest", "settings", "dataset"])
@@ -177,9 +203,10 @@ def test_a_folder_that_is_not_as_written_is_refused_with_the_way_out(tmp_path: P
         ({"samples": 100_000_000_000}, "samples is 100000000000; give 1 to 10000"),
         ({"most_images": 49}, "most is 49 images; give a number from 14 to 48"),
         ({"fewest_images": 0}, "fewest is 0"),
+        ({"question": "middle"}, "question is 'middle'; it stands last or first"),
         ({"seed": 1_000_000}, "seed 1000000 is not one of the evaluation's"),
     ],
 )
-def test_sizes_that_cannot_be_had_are_refused(tmp_path: Path, change: dict[str, int], message: str) -> None:
+def test_sizes_that_cannot_be_had_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(LookmError, match=message):
-        mini_benchmark(tmp_path, **change)  # type: ignore[arg-type]
+        mini_benchmark(tmp_path, **change)

@@ -15,16 +15,17 @@ from benchmarks.mini.sample import CUE
 from lookm.errors import LookmError
 from lookm.models.backbone import IMAGE_HERE, Backbone, separated
 from lookm.models.tiny import TEMPLATE
-from scripts.tiny_training.architecture import IMAGE, build_image_processor, build_model, build_tokenizer
-from scripts.tiny_training.corpus import corpus
+from scripts.tiny_training.families import FAMILIES, IMAGE_TOKEN, build_model, build_tokenizer
 
-TOKENIZER = build_tokenizer(corpus(1_000_000))
+LLAVA = FAMILIES["tiny_llava"]
+TOKENIZER = build_tokenizer(1_000_000)
+PROCESSOR = LLAVA.processor(TOKENIZER).image_processor
 
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    model = build_model(TOKENIZER, 1_000_000, micro=True).eval()
-    return Backbone("micro", model, TOKENIZER, build_image_processor(), TEMPLATE, 16, 2000, 8, 4, "micro LLaVA")
+    model = build_model(LLAVA, TOKENIZER, 1_000_000, micro=True).eval()
+    return Backbone("micro", model, TOKENIZER, PROCESSOR, TEMPLATE, 16, 2000, 8, 4, "micro LLaVA")
 
 
 def picture(seed: int, size: tuple[int, int] = (32, 32), mode: str = "RGB") -> Image.Image:
@@ -39,7 +40,7 @@ def plain_ids(prompt: str) -> list[int]:
     rest = prompt + "ANSWER:"
     while rest:
         if rest.startswith(IMAGE_HERE):
-            ids += [TOKENIZER.vocab[IMAGE]] * 16
+            ids += [TOKENIZER.vocab[IMAGE_TOKEN]] * 16
             rest = rest[len(IMAGE_HERE) :]
         else:
             piece = rest.split(IMAGE_HERE)[0]
@@ -105,7 +106,7 @@ def test_a_prompt_without_images_has_no_pixels(backbone: Backbone) -> None:
 
 
 def test_pixels_have_the_models_dtype(backbone: Backbone) -> None:
-    half_model = build_model(TOKENIZER, 1_000_000, micro=True)
+    half_model = build_model(LLAVA, TOKENIZER, 1_000_000, micro=True)
     torch.nn.Module.to(half_model, dtype=torch.bfloat16)
     half = dataclasses.replace(backbone, model=half_model)
     assert half.inputs([IMAGE_HERE], [[picture(0)]])["pixel_values"].dtype == torch.bfloat16

@@ -10,7 +10,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from benchmarks.mini.benchmark import mini_benchmark
 from lookm.errors import LookmError
 from lookm.models.tiny import SHIPPED, load_tiny
-from scripts.tiny_training.examination import examine_dataset
+from scripts.tiny_training.card import examine_dataset
 
 PARTS = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "processor_config.json"}
 
