@@ -113,7 +113,7 @@ def inspect_benchmark(options: argparse.Namespace) -> tuple[Benchmark, Measure |
             max_context_len=options.max_context,
         )
     inspected = [
-        inspect_dataset(benchmark, info, limit=options.limit, measure=measure, processes=options.processes)
+        inspect_dataset(benchmark, info, limit=options.limit, measure=measure, readers=options.processes)
         for info in datasets
     ]
     return benchmark, measure, inspected

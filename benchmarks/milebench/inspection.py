@@ -6,18 +6,19 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.benchmark import Benchmark, DatasetInfo, select_positions
+from benchmarks.benchmark import Benchmark, DatasetInfo
 from benchmarks.milebench.annotation import annotation_path, read_annotation
-from benchmarks.milebench.dataset import read_dataset
+from benchmarks.milebench.dataset import Dataset, read_dataset
 from benchmarks.milebench.images import open_image
 from benchmarks.milebench.lengths import Lengths, Measure, measure_lengths
 from benchmarks.milebench.normalisation import normalise
 from benchmarks.milebench.prompts import PLACEHOLDER
-from benchmarks.milebench.table import bars_on_terminals, read_table
 from lookm.errors import LookmError
 
 KINDS = {
@@ -36,6 +37,7 @@ KINDS = {
     "adversarial_same": "the -adv samples are those of the normal set",
 }
 
+Flaw = tuple[str, str]  # a key of KINDS, and words
 _NUMBERED = re.compile(r"\{(?:image|table)#([1-9][0-9]{0,8})\}")
 
 
@@ -73,8 +75,7 @@ def inspect_dataset(
     *,
     limit: int | None = None,
     measure: Measure | None = None,
-    processes: int = 1,
-    cache_dir: Path | None = None,
+    readers: int = 1,
 ) -> Inspected:
     """Looks through one dataset: every sample, and every picture to its last row.
 
@@ -83,27 +84,20 @@ def inspect_dataset(
         info: which dataset.
         limit: only its first samples.
         measure: count tokens with this one.
-        processes: how many read pictures at once.
-        cache_dir: where the table is cached (see `read_table`).
+        readers: how many threads read pictures.
     """
-    name, root = info.dataset, benchmark.root
-    variant = {"combine_image": benchmark.combine_image, "adversarial": benchmark.adversarial}
     try:
         dataset = read_dataset(benchmark, info, limit)
-        table = read_table(root, name, cache_dir=cache_dir, **variant)  # type: ignore[arg-type]
     except LookmError as error:
-        finding = Finding("missing_dataset", name, None, " ".join(str(error).split()))
+        finding = Finding("missing_dataset", info.dataset, None, " ".join(str(error).split()))
         return Inspected(info, 0, 0, 0, 0, (finding,), None)
-    table = table.select(select_positions(len(table), limit=limit, dataset=name))
     findings = list(_of_whole(benchmark, info, dataset.annotation))
-    choices_matter = dataset.annotation["meta_data"]["question_type"] == "multi-choice"
-    for sample_id, flaws in zip(table["sample_id"], _flaws(table, choices_matter, processes), strict=True):
-        findings += [
-            Finding(kind, name, sample_id, detail) for kind, _, detail in (flaw.partition(" ") for flaw in flaws)
-        ]
-    counts = table["n_images"]
+    with ThreadPoolExecutor(readers) as pool:
+        for name, flaws in zip(dataset.samples, pool.map(partial(_flaws, dataset), dataset.samples), strict=True):
+            findings += [Finding(kind, info.dataset, name, detail) for kind, detail in flaws]
+    counts = [len(sample["task_instance"]["images_path"]) for sample in dataset.samples.values()]
     lengths = measure_lengths(dataset, measure) if measure is not None else None
-    return Inspected(info, len(table), sum(counts), min(counts), max(counts), tuple(findings), lengths)
+    return Inspected(info, len(counts), sum(counts), min(counts), max(counts), tuple(findings), lengths)
 
 
 def _of_whole(benchmark: Benchmark, info: DatasetInfo, annotation: Mapping[str, Any]) -> Iterator[Finding]:
@@ -136,78 +130,57 @@ def _asked(sample: Mapping[str, Any] | None) -> Any:
     return [str(sample["response"]), *(instance.get(field) for field in fields)]
 
 
-def _flaws(table: Any, choices_matter: bool, processes: int) -> Sequence[Sequence[str]]:
-    """The flaws of each row, each as its kind, a space, and words. Pictures may have changed, so nothing is cached."""
-    from datasets import Features, Image, List, Value
-
-    with bars_on_terminals():
-        mapped = table.cast_column("images", List(Image(decode=False))).map(
-            find_flaws,
-            fn_kwargs={"choices_matter": choices_matter},
-            features=Features({"flaws": List(Value("string"))}),
-            remove_columns=table.column_names,
-            num_proc=processes if processes > 1 else None,
-            load_from_cache_file=False,
-            keep_in_memory=True,
-            desc="pictures",
-        )
-    return list(mapped["flaws"])
+def _flaws(dataset: Dataset, name: str) -> list[Flaw]:
+    """The flaws of one sample."""
+    sample = dataset.samples[name]
+    instance, response = sample["task_instance"], str(sample["response"])
+    field = "images" if dataset.combine_image is None else f"combined_{dataset.combine_image}_images"
+    paths = instance["images_path" if dataset.combine_image is None else field]
+    flaws = [*_placeholder_flaws(instance["context"], len(instance["images_path"]))]
+    flaws += _picture_flaws([dataset.folder / field / path for path in paths])
+    if dataset.annotation["meta_data"]["question_type"] == "multi-choice":
+        flaws += _choice_flaws(instance["choice_list"], response)
+    elif not normalise(response):
+        flaws.append(("empty_answer", f"the answer is {response!r}"))
+    return flaws
 
 
-def find_flaws(row: Mapping[str, Any], *, choices_matter: bool) -> dict[str, list[str]]:
-    """The flaws of one sample.
-
-    Args:
-        row: a row of `read_table`, its pictures not decoded.
-        choices_matter: whether answers are matched with choices.
-
-    Returns:
-        `flaws`: each as a kind of KINDS, a space, and words.
-    """
-    flaws = [*_placeholder_flaws(row["context"], row["n_images"]), *_picture_flaws(row["images"])]
-    if choices_matter:
-        flaws += _choice_flaws(row["choices"] or [], row["response"])
-    elif not normalise(row["response"]):
-        flaws.append(f"empty_answer the answer is {row['response']!r}")
-    return {"flaws": flaws}
-
-
-def _placeholder_flaws(context: str, n_images: int) -> Iterator[str]:
+def _placeholder_flaws(context: str, n_images: int) -> Iterator[Flaw]:
     shown = Counter(int(number) for number in _NUMBERED.findall(context))
     for number, times in sorted(shown.items()):
         if number > n_images:
-            yield f"placeholder_without_image {{image#{number}}}, but there are {n_images} images"
+            yield "placeholder_without_image", f"{{image#{number}}}, but there are {n_images} images"
         elif times > 1:
-            yield f"repeated_placeholder {{image#{number}}} stands there {times} times"
+            yield "repeated_placeholder", f"{{image#{number}}} stands there {times} times"
     if PLACEHOLDER in context:
-        yield f"placeholder_without_image the text has {PLACEHOLDER} {context.count(PLACEHOLDER)} times"
+        yield "placeholder_without_image", f"the text has {PLACEHOLDER} {context.count(PLACEHOLDER)} times"
     unshown = [number for number in range(1, n_images + 1) if number not in shown]
     if unshown:
-        yield f"image_without_placeholder {len(unshown)} of {n_images} images, the first is {{image#{unshown[0]}}}"
+        yield "image_without_placeholder", f"{len(unshown)} of {n_images} images, the first is {{image#{unshown[0]}}}"
 
 
-def _picture_flaws(images: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for path in dict.fromkeys(image["path"] for image in images):
+def _picture_flaws(paths: Sequence[Path]) -> Iterator[Flaw]:
+    for path in dict.fromkeys(paths):
         try:
-            open_image(Path(path))
+            open_image(path)
         except LookmError as error:
             kind = "unreadable_image" if os.path.lexists(path) else "missing_image"
-            yield f"{kind} {error}"
+            yield kind, str(error)
 
 
-def _choice_flaws(choices: Sequence[str], response: str) -> Iterator[str]:
+def _choice_flaws(choices: Sequence[str], response: str) -> Iterator[Flaw]:
     normal = [normalise(choice) for choice in choices]
     for choice, text in zip(choices, normal, strict=True):
         if not text:
-            yield f"empty_choice {choice!r}"
+            yield "empty_choice", repr(choice)
     for text, times in Counter(text for text in normal if text).items():
         if times > 1:
             same = [choice for choice, other in zip(choices, normal, strict=True) if other == text]
-            yield f"duplicate_choice {', '.join(map(repr, same))}"
+            yield "duplicate_choice", ", ".join(map(repr, same))
     texts = [text for text in dict.fromkeys(normal) if text]
     for short in texts:
         longer = [text for text in texts if text != short and text.startswith(short)]
         if longer:
-            yield f"prefix_choice {choices[normal.index(short)]!r} and {choices[normal.index(longer[0])]!r}"
+            yield "prefix_choice", f"{choices[normal.index(short)]!r} and {choices[normal.index(longer[0])]!r}"
     if normalise(response) not in normal:
-        yield f"answer_not_in_choices {response!r} is none of {', '.join(map(repr, choices)) or 'no choices'}"
+        yield "answer_not_in_choices", f"{response!r} is none of {', '.join(map(repr, choices)) or 'no choices'}"

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.benchmark import select_positions
 from benchmarks.milebench.annotation import annotation_path
 from benchmarks.milebench.combined import read_variant
 
@@ -84,7 +83,7 @@ def read_table(
     path = path if path.is_file() else annotation_path(root, dataset)
     summary = hashlib.sha256(path.read_bytes())
     summary.update(f"\0{folder}\0{path.name}\0{combine_image}\0{FORMAT}".encode())
-    with bars_on_terminals():
+    with _bars_on_terminals():
         table = Dataset.from_generator(
             table_rows,
             features=table_features(),
@@ -116,13 +115,8 @@ def table_rows(annotation: Mapping[str, Any], folder: str, combine_image: int | 
         }
 
 
-def select_samples(table: Dataset, dataset: str, *, limit: int | None, subset: str = "first", seed: int = 0) -> Dataset:
-    """The samples that a run with the same `limit`, `subset` and `seed` asks (see `select_positions`)."""
-    return table.select(select_positions(len(table), limit=limit, subset=subset, seed=seed, dataset=dataset))
-
-
 @contextmanager
-def bars_on_terminals() -> Iterator[None]:
+def _bars_on_terminals() -> Iterator[None]:
     """Hides the library's bars elsewhere: without a terminal they would fill a log with one endless line."""
     from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 

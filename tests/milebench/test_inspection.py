@@ -21,7 +21,7 @@ INFO = DatasetInfo("TQA", "S-1", "accuracy", 3, None)
 
 
 def inspect(root: Path, **options: Any) -> Inspected:
-    return inspect_dataset(milebench_benchmark(root), INFO, cache_dir=root / ".cache", **options)
+    return inspect_dataset(milebench_benchmark(root), INFO, **options)
 
 
 def kinds(findings: Sequence[Finding]) -> list[tuple[str, str | None]]:
@@ -74,7 +74,7 @@ def test_a_flaw_is_found_in_its_sample(tmp_path: Path, change: Change, kind: str
 
 
 @pytest.mark.parametrize("content", [b"GIF?", b"", "half"])
-def test_an_unreadable_picture_is_found_although_the_table_is_cached(tmp_path: Path, content: bytes | str) -> None:
+def test_an_unreadable_picture_is_found(tmp_path: Path, content: bytes | str) -> None:
     write_milebench(tmp_path, ["TQA"])
     assert inspect(tmp_path).findings == ()
     path = tmp_path / "TQA" / "images" / "2" / "1.png"
@@ -105,13 +105,13 @@ def test_an_open_question_needs_an_answer(tmp_path: Path) -> None:
     annotation["data"][0]["response"] = " . "
     write_dataset(tmp_path, "IEdit", annotation)
     info = DatasetInfo("IEdit", "S-3", "rouge_l", 3, None)
-    findings = inspect_dataset(milebench_benchmark(tmp_path), info, cache_dir=tmp_path / ".cache").findings
+    findings = inspect_dataset(milebench_benchmark(tmp_path), info).findings
     assert kinds(findings) == [("empty_answer", "0")]
 
 
-def test_pictures_are_read_by_several_processes_with_the_same_result(tmp_path: Path) -> None:
+def test_pictures_are_read_by_several_threads_with_the_same_result(tmp_path: Path) -> None:
     write(tmp_path, FLAWS[-1][0])
-    assert inspect(tmp_path, processes=2).findings == inspect(tmp_path).findings
+    assert inspect(tmp_path, readers=2).findings == inspect(tmp_path).findings
 
 
 def test_every_kind_is_told(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image as PillowImage
 
-from benchmarks.benchmark import subset_seed
+from benchmarks.benchmark import select_positions, subset_seed
 from benchmarks.milebench import ADVERSARIAL_DATASETS, DATASETS, build_prompt, milebench_benchmark, read_annotation
 from benchmarks.milebench.dataset import read_dataset
-from benchmarks.milebench.table import read_table, select_samples, table_features
+from benchmarks.milebench.table import read_table, table_features
 from lookm.errors import LookmError
 from tests.milebench.golden import byte_tokenizer, load_prompts
 from tests.milebench.original_layout import SAMPLES, adversarial, annotation_of, dump, write_dataset, write_milebench
@@ -132,7 +132,8 @@ def test_a_selection_of_the_table_is_the_runs_selection(
 ) -> None:
     benchmark = milebench_benchmark(root)
     info = next(info for info in DATASETS if info.dataset == "MMCoQA")
-    chosen = select_samples(read_table(root, "MMCoQA", cache_dir=cache), "MMCoQA", limit=limit, subset=subset, seed=5)
+    table = read_table(root, "MMCoQA", cache_dir=cache)
+    chosen = table.select(select_positions(len(table), limit=limit, subset=subset, seed=5, dataset="MMCoQA"))
     assert chosen["sample_id"] == list(read_dataset(benchmark, info, limit, subset=subset, seed=5).samples)
 
 
@@ -142,7 +143,7 @@ def test_a_random_selection_is_what_the_librarys_shuffle_puts_first(root: Path, 
     many = concatenate_datasets([read_table(root, "TQA", cache_dir=cache)] * 30)
     many = many.map(lambda row, place: {"place": place}, with_indices=True, remove_columns=many.column_names)
     shuffled = many.shuffle(seed=subset_seed(7, "TQA")).select(range(10))
-    chosen = select_samples(many, "TQA", limit=10, subset="random", seed=7)
+    chosen = many.select(select_positions(len(many), limit=10, subset="random", seed=7, dataset="TQA"))
     assert chosen["place"] == sorted(shuffled["place"])
 
 

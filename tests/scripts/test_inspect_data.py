@@ -89,4 +89,4 @@ def test_wrong_input_is_one_line(
 
 def test_missing_data_name_the_command_that_gets_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--root", str(tmp_path / "none")]) == 2
-    assert f"`python -m scripts.download milebench --root {tmp_path / 'none'}`" in capsys.readouterr().err
+    assert f"`lookm download milebench --root {tmp_path / 'none'}`" in capsys.readouterr().err
