@@ -13,6 +13,8 @@ from scripts.command import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+ELSEWHERE = {"baselines/evenly.py", "configs/strategy/evenly.yaml", "lookm/configs", "benchmarks/paper"}
+"""What a reader makes, and places in the wheel."""
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -85,6 +87,16 @@ def test_every_command_on_a_page_exists(page: str) -> None:
         assert command in COMMANDS, command
     for module in re.findall(r"python -m scripts\.(\w+)", PAGES[page]):
         assert (ROOT / "scripts" / f"{module}.py").exists(), module
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_and_test_that_a_page_names_exists(page: str) -> None:
+    folders = "lookm|baselines|benchmarks|scripts|configs|results|tests|notebooks"
+    for path in re.findall(rf"`((?:{folders})/[\w./]+)`", PAGES[page]):
+        assert (ROOT / path).exists() or path in ELSEWHERE or path.startswith("results/runs"), path
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", PAGES[page]):
+        assert f"def {name}(" in tests, name
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
