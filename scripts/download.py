@@ -71,7 +71,7 @@ def _milebench(options: argparse.Namespace) -> str:
 def _model(options: argparse.Namespace) -> str:
     """Gets a model's checkpoint; returns what to print."""
     from benchmarks.download.checkpoints import download_checkpoint, read_source
-    from benchmarks.download.space import shown_bytes
+    from benchmarks.download.hub import shown_bytes
 
     source = read_source(options.name)
     if source is None:

@@ -11,8 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from benchmarks.download.hub import RemoteFile, digest_of, hub_errors, read_repository
-from benchmarks.download.space import require_space
+from benchmarks.download.hub import RemoteFile, digest_of, hub_errors, read_repository, require_space
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
 

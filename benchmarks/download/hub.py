@@ -1,12 +1,13 @@
-"""Files of the Hugging Face Hub: what a repository holds, fetching that goes on where it broke off, and checking."""
+"""Files of the Hugging Face Hub: what a repository holds, room on the disk, fetching that goes on, and checking."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from benchmarks.download.space import shown_bytes
 from lookm.errors import LookmError
 
 Kind = Literal["dataset", "model"]
@@ -200,3 +200,44 @@ def _bars_on_terminals() -> Iterator[None]:
     finally:
         if hide:
             enable_progress_bars()
+
+
+def require_space(needs: Mapping[Path, int], purpose: str) -> None:
+    """Makes sure that everything fits.
+
+    Args:
+        needs: folder (it need not exist yet) → bytes that will be written there; folders on one disk are added up.
+        purpose: what is to be written, for the message.
+
+    Raises:
+        LookmError: a disk has less room than is needed on it; says how much of both.
+    """
+    disks: dict[int, tuple[Path, int]] = {}
+    for folder, size in needs.items():
+        there = _existing(folder)
+        device = there.stat().st_dev
+        disks[device] = (there, disks.get(device, (there, 0))[1] + size)
+    for folder, size in disks.values():
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            raise LookmError(
+                f"{purpose} needs {shown_bytes(size)}, but the disk of {folder} has {shown_bytes(free)} free; "
+                "make room, or choose a folder on another disk"
+            )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest of its parents that exists."""
+    path = folder.resolve()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def shown_bytes(size: float) -> str:
+    """A number of bytes for people, in decimal units as disks are sold: "17.2 GB"."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

@@ -5,12 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.download.hub import Repository, fetch, read_repository
-from benchmarks.download.space import require_space, shown_bytes
+from benchmarks.download.hub import Repository, fetch, read_repository, require_space, shown_bytes
 from benchmarks.files import read_json, write_json
 from benchmarks.milebench.archives import Contents, extract, read_contents
 from benchmarks.milebench.taxonomy import DATASETS
@@ -24,64 +22,43 @@ _NAMES = frozenset(info.dataset for info in DATASETS)
 _GROWTH = 1.1  # extracted / archived bytes, for the first look at the disk; pictures hardly compress
 
 
-@dataclass(frozen=True)
-class Extracted:
-    """One archive in the manifest.
+class Manifest:
+    """`<root>/.download.json`: which archives were extracted, written before and after folders are moved.
 
-    Attributes:
-        digest: SHA-256 of the archive.
-        folders: datasets that it holds, or holds a part of.
-        files, size: what was extracted, size in bytes.
-        placed: whether all of it is where it belongs.
+    Of each archive: its SHA-256 `digest`, the `folders` of which it holds a part, and whether they are `placed`.
     """
 
-    digest: str
-    folders: tuple[str, ...]
-    files: int
-    size: int
-    placed: bool
-
-
-class Manifest:
-    """`<root>/.download.json`: which archives were extracted, written before and after folders are moved."""
-
     def __init__(self, root: Path) -> None:
-        self._path = root / MANIFEST
-        content = read_json(self._path)
+        self._root = root
+        content = read_json(root / MANIFEST)
         content = content if isinstance(content, dict) else {}
         self.commit: str | None = content.get("commit")
-        self._archives: dict[str, Extracted] = {
-            name: Extracted(**{**entry, "folders": tuple(entry["folders"])})
-            for name, entry in content.get("archives", {}).items()
-        }
+        self._archives: dict[str, dict[str, Any]] = content.get("archives", {})
 
-    def folders(self) -> set[str]:
-        """Datasets that this command put there, or was about to."""
-        return {folder for entry in self._archives.values() for folder in entry.folders}
-
-    def folders_of_others(self, name: str) -> set[str]:
-        """Datasets of which other archives hold a part."""
-        return {folder for key, entry in self._archives.items() if key != name for folder in entry.folders}
+    def folders(self, *, without: str | None = None) -> set[str]:
+        """Datasets that this command put there, or was about to; of all archives but one."""
+        return {folder for name, entry in self._archives.items() if name != without for folder in entry["folders"]}
 
     def is_placed(self, name: str, digest: str) -> bool:
         """Whether this very archive was placed before."""
-        entry = self._archives.get(name)
-        return entry is not None and entry.placed and entry.digest == digest
+        entry = self._archives.get(name, {})
+        return bool(entry.get("placed")) and entry.get("digest") == digest
 
-    def outstanding(self, root: Path) -> list[str]:
+    def outstanding(self) -> list[str]:
         """Archives of which something is not where it belongs."""
-        return [name for name in ARCHIVES if not self._is_complete(name, root)]
+        entries = {name: self._archives.get(name, {"placed": False}) for name in ARCHIVES}
+        return [
+            name
+            for name, entry in entries.items()
+            if not entry["placed"] or not all((self._root / folder).is_dir() for folder in entry["folders"])
+        ]
 
-    def record(self, name: str, entry: Extracted, commit: str | None) -> None:
+    def record(self, name: str, contents: Contents, commit: str | None, *, placed: bool) -> None:
         """Notes an archive and writes the manifest."""
         self.commit = commit
-        self._archives[name] = entry
-        archives: dict[str, Any] = {key: asdict(value) for key, value in sorted(self._archives.items())}
-        write_json(self._path, {"repository": REPOSITORY, "commit": commit, "archives": archives})
-
-    def _is_complete(self, name: str, root: Path) -> bool:
-        entry = self._archives.get(name)
-        return entry is not None and entry.placed and all((root / folder).is_dir() for folder in entry.folders)
+        self._archives[name] = {"digest": contents.digest, "folders": list(contents.folders), "placed": placed}
+        archives = dict(sorted(self._archives.items()))
+        write_json(self._root / MANIFEST, {"repository": REPOSITORY, "commit": commit, "archives": archives})
 
 
 def download_milebench(
@@ -111,7 +88,7 @@ def download_milebench(
     from filelock import FileLock, Timeout
 
     manifest = Manifest(root)
-    if not manifest.outstanding(root):
+    if not manifest.outstanding():
         return []
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -128,7 +105,7 @@ def download_milebench(
 def _complete(
     root: Path, manifest: Manifest, archives: Path, source: Path | None, revision: str | None, delete: bool
 ) -> list[str]:
-    outstanding = manifest.outstanding(root)
+    outstanding = manifest.outstanding()
     foreign = sorted(name for name in _NAMES - manifest.folders() if (root / name).exists())
     if foreign:
         raise LookmError(
@@ -197,9 +174,8 @@ def _place(
     extract(archive, temporary, contents)
     commit = None if repository is None else repository.commit
     again = manifest.is_placed(archive.name, contents.digest)
-    shared = manifest.folders_of_others(archive.name)
-    entry = Extracted(contents.digest, contents.folders, contents.files, contents.size, placed=False)
-    manifest.record(archive.name, entry, commit)
+    shared = manifest.folders(without=archive.name)
+    manifest.record(archive.name, contents, commit, placed=False)
     for folder in contents.folders:
         if again and folder in complete:
             continue
@@ -207,7 +183,7 @@ def _place(
             shutil.rmtree(root / folder, ignore_errors=True)
         _move(temporary / folder, root / folder)
     shutil.rmtree(temporary)
-    manifest.record(archive.name, replace(entry, placed=True), commit)
+    manifest.record(archive.name, contents, commit, placed=True)
 
 
 def _described(contents: Contents) -> str:

@@ -10,7 +10,6 @@ import pytest
 from filelock import FileLock
 
 from benchmarks.download import hub as hub_module
-from benchmarks.download import space
 from benchmarks.milebench import DATASETS, archives, download, read_annotation
 from benchmarks.milebench.download import ARCHIVES, REPOSITORY, download_milebench
 from lookm.errors import LookmError
@@ -142,7 +141,7 @@ def test_too_little_room_is_said_before_anything_is_fetched(
     class Usage:
         free = needed - 1
 
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda folder: Usage)
+    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda folder: Usage)
     with pytest.raises(LookmError, match=r"MileBench \(6 archives.* needs .*B, but the disk of .* free; make room"):
         download_milebench(tmp_path)
     assert not any(hub.downloads(name) for name in ARCHIVES)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from benchmarks.download import checkpoints, space
+from benchmarks.download import checkpoints
+from benchmarks.download import hub as hub_module
 from benchmarks.download.checkpoints import Source, download_checkpoint, read_source
 from lookm.errors import LookmError
 from lookm.models.source import weights_folder
@@ -91,7 +92,7 @@ def test_too_little_room_is_said_before_anything_is_fetched(hub: LocalHub, monke
     class Usage:
         free = 100
 
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda folder: Usage)
+    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda folder: Usage)
     with pytest.raises(LookmError, match=rf"{NAME} \(4 files\) needs 1.1 kB, but the disk of .* has 100 bytes free"):
         download_checkpoint(Source(NAME, None))
     assert not hub.downloads("model-00001-of-00002.safetensors")
