@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from difflib import get_close_matches
 from enum import IntEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks import interpolation
 from benchmarks.colours import painted
-from benchmarks.evaluation import KEYS
+from benchmarks.composition import explain
 from benchmarks.evaluation.interruption import replace_handlers, restore_handlers, stop_now
 from benchmarks.evaluation.ranks import leads
 
@@ -145,42 +143,3 @@ def complain(error: BaseException) -> Status:
     if leads():
         print(f"error: {explain(error)}", file=sys.stderr, flush=True)
     return Status.WRONG_INPUT if is_wrong_input(error) else Status.CRASHED
-
-
-def explain(error: BaseException) -> str:
-    """One line for wrong input: the value and the way out."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"unknown {group} {name!r}; choose one of {', '.join(error.options)}"
-    ambiguous = re.match(r"Ambiguous value for argument '(\S+)'", text)
-    if ambiguous:
-        return f"{ambiguous[1]} names several values; add -m to run them all"
-    sweep = re.match(r"Sweep parameters '(\S+)' requires --multirun", text)
-    if sweep:
-        return f"{sweep[1]} names several values; add -m to run them all"
-    unknown = re.match(r"Could not override '([^']+)'", text)
-    if unknown:
-        cause = error.__cause__
-        is_key = cause is None or "is not in struct" in str(cause)
-        return _unknown_key(unknown[1]) if is_key else f"{unknown[1]}: {' '.join(str(cause).split())}"
-    if not text and error.__cause__ is not None:
-        text = " ".join(str(error.__cause__).split())
-    return text or type(error).__name__
-
-
-def _unknown_key(key: str) -> str:
-    """What to say of a key that no configuration has."""
-    top, _, field = key.partition(".")
-    if field and top in KEYS:
-        return f"unknown key {key!r}; this {top} has no such field (see --cfg job)"
-    close = get_close_matches(top, KEYS, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"unknown key {key!r}; {hint}the keys are {', '.join(KEYS)}"
-
-
-def choices_of(config: DictConfig) -> dict[str, str]:
-    """The chosen YAML of each group, from a composed configuration that has its `hydra` node."""
-    choices = OmegaConf.to_container(config.hydra.runtime.choices)
-    assert isinstance(choices, dict)
-    return {str(group): str(name) for group, name in choices.items()}

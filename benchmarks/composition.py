@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from copy import deepcopy
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from hydra import initialize_config_dir
@@ -11,12 +13,12 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmarks.command_line import choices_of, explain
+from benchmarks.evaluation import KEYS
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
 
@@ -102,3 +104,42 @@ class _ComposingOnce(ConfigLoaderImpl):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "composed"}
+
+
+def choices_of(config: DictConfig) -> dict[str, str]:
+    """The chosen YAML of each group, from a composed configuration that has its `hydra` node."""
+    choices = OmegaConf.to_container(config.hydra.runtime.choices)
+    assert isinstance(choices, dict)
+    return {str(group): str(name) for group, name in choices.items()}
+
+
+def explain(error: BaseException) -> str:
+    """One line for wrong input: the value and the way out."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"unknown {group} {name!r}; choose one of {', '.join(error.options)}"
+    ambiguous = re.match(r"Ambiguous value for argument '(\S+)'", text)
+    if ambiguous:
+        return f"{ambiguous[1]} names several values; add -m to run them all"
+    sweep = re.match(r"Sweep parameters '(\S+)' requires --multirun", text)
+    if sweep:
+        return f"{sweep[1]} names several values; add -m to run them all"
+    unknown = re.match(r"Could not override '([^']+)'", text)
+    if unknown:
+        cause = error.__cause__
+        is_key = cause is None or "is not in struct" in str(cause)
+        return _unknown_key(unknown[1]) if is_key else f"{unknown[1]}: {' '.join(str(cause).split())}"
+    if not text and error.__cause__ is not None:
+        text = " ".join(str(error.__cause__).split())
+    return text or type(error).__name__
+
+
+def _unknown_key(key: str) -> str:
+    """What to say of a key that no configuration has."""
+    top, _, field = key.partition(".")
+    if field and top in KEYS:
+        return f"unknown key {key!r}; this {top} has no such field (see --cfg job)"
+    close = get_close_matches(top, KEYS, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown key {key!r}; {hint}the keys are {', '.join(KEYS)}"

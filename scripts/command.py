@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "memory": ("model_memory", (), "GPU memory that each model needs under each strategy"),
     "efficiency": ("efficiency", (), "measures prefill, decoding, sweeps and capacity"),
     "device-check": ("device_check", (), "checks the engine and its kernels on this machine's device"),
+    "log": ("log", (), "sends finished runs to wandb or TensorBoard"),
     "dashboard": ("dashboard", (), "wandb workspace and report of logged runs"),
 }
 

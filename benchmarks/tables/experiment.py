@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks import interpolation
 from benchmarks.benchmark import Benchmark, DatasetInfo
-from benchmarks.command_line import choices_of, explain
+from benchmarks.composition import choices_of, explain
 from benchmarks.evaluation.settings import Settings, read_settings
 from benchmarks.tables.collection import Run
 from lookm.errors import LookmError

@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 
 from benchmarks.evaluation.loggers import Logger, name_group, open_logger
-from benchmarks.evaluation.run import run
+from benchmarks.evaluation.run import run, run_group
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
 from benchmarks.evaluation.summary import Summary
 from lookm.errors import LookmError
+from scripts import log
 from tests.loggers.offline_run import OfflineRun, read_offline_run
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import CHOICE, DATASETS, NEEDLE
@@ -45,6 +46,10 @@ def tell(logger: Logger, settings: Settings) -> None:
 
 def offline_run(folder: Path) -> OfflineRun:
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    return offline_run_of(path)
+
+
+def offline_run_of(path: Path) -> OfflineRun:
     for _ in range(100):  # wandb's own process writes the file, now and then a moment later
         found = read_offline_run(path)
         if found.exit_code is not None:
@@ -202,3 +207,53 @@ def test_wrong_settings_are_refused_before_anything_runs(config: dict[str, objec
         open_logger(config)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_finished_runs_are_sent_later(
+    settings_of: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [settings_of(f"strategy={name}", f"datasets={NEEDLE}") for name in ("full", "h2o")]
+    summaries = {one.run: finished_run(one)[0] for one in runs}
+    fields = [f"dir={tmp_path}/logs", "samples=1", "artifact=false"]
+    arguments = ["--group", "table 1", *(word for field in fields for word in ("--set", field))]
+    assert log.main([str(runs[0].results_dir), *arguments]) == 0
+    assert capsys.readouterr().out == "2 of 2 runs sent to wandb\n"
+    sent = [offline_run_of(path) for path in (tmp_path / "logs").glob("wandb/offline-run-*/run-*.wandb")]
+    assert {one.run.run_group for one in sent} == {"table 1"}
+    assert {one.run.display_name: one.summary["mean/official"] for one in sent} == {
+        name: summary.mean.scores["official"] for name, summary in summaries.items()
+    }
+    compressed = next(one for one in sent if one.run.display_name == runs[1].run)
+    assert compressed.summary["mean/changed_answers"] == summaries[runs[1].run].mean.changed
+    os.environ.pop("WANDB_RUN_GROUP")
+
+
+def test_a_sweeps_group_holds_rows_that_were_computed_before(settings_of: MakeSettings, tmp_path: Path) -> None:
+    logged = ("logger=tensorboard", f"logger.dir={tmp_path}/boards", f"datasets={NEEDLE}")
+    run(settings_of("strategy=full", f"datasets={NEEDLE}"))
+    run_group([settings_of("strategy=full", *logged), settings_of("strategy=h2o", *logged)])
+    names = {settings_of(f"strategy={name}").run for name in ("full", "h2o")}
+    assert {path.name for path in (tmp_path / "boards").iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere does not exist"),
+        ([".", "--set", "samples"], "--set 'samples' is not KEY=VALUE"),
+        ([".", "--set", "mode=sometimes"], "holds no run"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_in_one_line(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert log.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1

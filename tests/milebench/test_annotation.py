@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from benchmarks.command_line import choices_of
+from benchmarks.composition import choices_of
 from benchmarks.evaluation.settings import read_settings
 from benchmarks.milebench import DATASETS, build_prompt, milebench_benchmark, read_annotation, read_annotation_file
 from lookm.errors import LookmError

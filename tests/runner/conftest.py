@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from benchmarks.command_line import choices_of
+from benchmarks.composition import choices_of
 from benchmarks.evaluation.settings import Settings, read_settings
 from lookm.locations import CONFIGS
 

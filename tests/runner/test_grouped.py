@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.evaluation import batches, compute, generate
+from benchmarks.evaluation.records import read_records
 from benchmarks.evaluation.run import attempt_group, group_runs, run, run_group
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.verify import timeless
@@ -200,3 +201,16 @@ def test_a_vanished_data_folder_ends_the_group_with_one_line(
         assert isinstance(result, LookmError)
         assert "has vanished; bring it back" in str(result)
     assert not (settings[0].folder / CHOICE / "samples.jsonl").exists(), "nothing is recorded as failed"
+
+
+def test_times_of_steps_that_strategies_share_belong_to_none_of_them(settings_of: MakeSettings) -> None:
+    shared = [settings_of(f"strategy={name}", f"datasets={CHOICE}") for name in ("full", "h2o")]
+    run_group(shared)
+    alone = settings_of("strategy=tp", f"datasets={CHOICE}")
+    run(alone)
+    for settings in (*shared, alone):
+        for record in read_records(settings.folder / CHOICE / "samples.jsonl").values():
+            times = record.times or {}
+            own = [times["compress_ms"], times["prefill_ms"], times["decode_ms_per_token"]]
+            assert (own == [None] * 3) == (settings is not alone)
+            assert times["decode_rows"] == (times["batch"] or 0) * (1 if settings is alone else 2)

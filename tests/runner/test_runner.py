@@ -348,3 +348,26 @@ def test_a_folder_without_scores_is_refused_by_readers_and_scored_once_by_its_ow
     assert (again.computed, again.summary) == (0, first.summary)
     assert path.read_bytes() == scored
     assert set(RunFolder(settings.folder).scored_records(NEEDLE)) == {"0", "1", "2", "3"}
+
+
+def test_the_same_weights_elsewhere_are_the_same_run(settings_of: MakeSettings, tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "model.safetensors").write_bytes(b"weights")
+    run(settings_of(ONLY_NEEDLE, f"model.path={tmp_path}/here"))
+    moved = settings_of(ONLY_NEEDLE, f"model.path={tmp_path}/there")
+    assert run(moved, load=no_model).computed == 0
+    (tmp_path / "there" / "model.safetensors").write_bytes(b"others!")
+    with pytest.raises(LookmError, match="computed with other weights"):
+        run(moved, load=no_model)
+
+
+def test_a_folder_that_names_the_place_of_its_weights_is_gone_on_with(
+    settings_of: MakeSettings, tmp_path: Path
+) -> None:
+    settings = settings_of(ONLY_NEEDLE)
+    run(settings)
+    about = json.loads((settings.folder / "run.json").read_text())
+    about["configuration"]["model"]["path"] = "/of/an/older/folder"
+    (settings.folder / "run.json").write_text(json.dumps(about))
+    assert run(settings, load=no_model).computed == 0

@@ -5,7 +5,7 @@ import csv
 import pytest
 from hydra import compose, initialize_config_dir
 
-from benchmarks.command_line import choices_of
+from benchmarks.composition import choices_of
 from benchmarks.evaluation.settings import read_settings
 from benchmarks.milebench import DATASETS
 from benchmarks.tables.experiment import Experiment, experiment_names, read_experiment

@@ -54,6 +54,11 @@ class Guarded(Logger):
     def __init__(self, logger: Logger) -> None:
         self._logger: Logger | None = logger
 
+    @property
+    def broken(self) -> bool:
+        """Whether the logger failed."""
+        return self._logger is None
+
     def started(self, folder: RunFolder) -> None:
         self._tell(lambda logger: logger.started(folder))
 
@@ -80,16 +85,11 @@ class Guarded(Logger):
 
 
 def log_finished_run(folder: RunFolder, logger: Logger) -> None:
-    """Sends a run that is in its folder already.
-
-    Raises:
-        LookmError: it was computed before scores were recorded.
-    """
-    if isinstance(logger, Guarded):
-        logger.started(folder)
-        for dataset in folder.datasets:
-            logger.dataset_done(folder, dataset)
-        logger.finished(folder)
+    """Sends a run that is in its folder already; a new logger for each run."""
+    logger.started(folder)
+    for dataset in folder.datasets:
+        logger.dataset_done(folder, dataset)
+    logger.finished(folder)
 
 
 def open_logger(config: Mapping[str, Any] | None) -> Logger:

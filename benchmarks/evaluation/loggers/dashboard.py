@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.milebench import PROTOCOLS, TASKS
+from benchmarks.milebench.scoring import PROTOCOLS
+from benchmarks.milebench.taxonomy import TASKS
 
 COSTS = ("realised_budget", "kept_bytes", "changed_answers", "decode_ms")
 
