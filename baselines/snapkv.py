@@ -10,10 +10,9 @@ from torch import Tensor
 
 from lookm.eviction import top_positions, with_recent
 from lookm.layer import Layer
+from lookm.ranking import fitting_window
 from lookm.statistics import Needs
 from lookm.strategy import Strategy
-
-LONGEST_WINDOW = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +58,7 @@ class SnapKV(Strategy):
         if self.semantics == "release":
             return recent, important
         budget = recent + important
-        window = min(self.window or min(LONGEST_WINDOW, max(1, budget // 4)), budget)
+        window = fitting_window(self.window, budget)
         if self.window and 2 * window > budget > 0:
             _warn_of_narrow_budget(self.name, self.window, self.alpha1, self.alpha2)
         return window, budget - window

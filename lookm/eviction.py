@@ -25,23 +25,23 @@ def heavy_hitters_key(recent: int, important: int, text_prior: str = "off", sink
     return "column sums", recent, important, text_prior, sinks
 
 
-def prior_positions(scores: Tensor, first: Tensor, n: int) -> Tensor:
-    """The n highest-scored positions when those marked `first` outrank all others (Eq. 5).
+def prior_positions(scores: Tensor, rank: Tensor, n: int) -> Tensor:
+    """The n highest-scored positions when those of a lower rank come before all others (Eq. 5).
 
-    Adding max(S) to the marked scores has this effect in exact arithmetic; two stable sorts keep it exact in float32,
+    Adding max(S) to text's scores has this effect in exact arithmetic; two stable sorts keep it exact in float32,
     where the sum would swallow small scores and make ties. Neither waits for the device.
 
     Args:
         scores: (H, P) float32.
-        first: (P,) bool.
+        rank: (P,) uint8, such as 0 for text and 1 for images.
         n: how many, at most P.
 
     Returns:
         (H, n) int64.
     """
     by_score = scores.argsort(dim=-1, descending=True, stable=True)
-    rank = (~first)[by_score].to(torch.uint8).argsort(dim=-1, stable=True)[:, :n]
-    return by_score.gather(1, rank)
+    order = rank[by_score].argsort(dim=-1, stable=True)[:, :n]
+    return by_score.gather(1, order)
 
 
 def with_recent(important: Tensor, length: int, recent: int) -> Tensor:

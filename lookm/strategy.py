@@ -60,6 +60,10 @@ class Strategy(ABC):
         if type(value) not in (int, float):  # NumPy's; the shortest number that it stands for
             object.__setattr__(self, field, float(str(value)))
 
+    def _check_count(self, field: str, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+            raise LookmError(f"{field}={value!r} is no number of tokens; choose an integer from 0")
+
     def _check_positive(self, field: str, value: object, *, odd: bool = False) -> None:
         if (
             isinstance(value, bool)

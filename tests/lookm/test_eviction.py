@@ -20,13 +20,13 @@ def test_prior_positions_take_all_marked_before_any_other(tokens: list[tuple[int
     scores = torch.tensor([[float(score) for score, _ in tokens]])
     first = torch.tensor([marked for _, marked in tokens])
     expected = sorted(range(len(tokens)), key=lambda j: (not tokens[j][1], -tokens[j][0], j))[:n]
-    assert prior_positions(scores, first, n).tolist() == [expected]
+    assert prior_positions(scores, (~first).to(torch.uint8), n).tolist() == [expected]
 
 
 def test_prior_survives_scores_that_a_sum_in_float32_would_swallow() -> None:
     scores = torch.tensor([[3e8, 1.0, 2.0, 3.0]])
     text = torch.tensor([False, True, True, True])
-    assert prior_positions(scores, text, 2).tolist() == [[3, 2]]
+    assert prior_positions(scores, (~text).to(torch.uint8), 2).tolist() == [[3, 2]]
 
 
 def test_with_recent_sorts_and_accepts_an_empty_window() -> None:
