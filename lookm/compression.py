@@ -143,7 +143,7 @@ def compress_many(strategies: Sequence[Strategy], layer: Layer, *, stages: Stage
     check_choices(checked, layer.is_image, layer.kv_heads)
     lap.ends("choice")
     for key, members in groups.items():
-        kept = Kept(layer.keys, layer.values, choices[key])
+        kept = Kept(layer, choices[key])
         for index in members:
             rows[index] = CompressedRow(*strategies[index].merge_into(kept), kept.positions)
         lap.ends("merge")

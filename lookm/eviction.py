@@ -44,6 +44,26 @@ def prior_positions(scores: Tensor, rank: Tensor, n: int) -> Tensor:
     return by_score.gather(1, order)
 
 
+def top_of_groups(scores: Tensor, marked: Tensor, n_marked: Tensor, n: int) -> Tensor:
+    """Of each head the n_marked highest-scored positions among those marked, and the rest of n among the others.
+
+    Args:
+        scores: (H, P) float32.
+        marked: (P,) bool.
+        n_marked: (H,) int64, each from max(0, n − positions not marked) to min(n, positions marked).
+        n: how many in all, at most P.
+
+    Returns:
+        (H, n) int64, ascending.
+    """
+    by_score = scores.argsort(dim=-1, descending=True, stable=True)
+    is_marked = marked[by_score]  # [H, P], the best first
+    place = torch.where(is_marked, is_marked.cumsum(1), (~is_marked).cumsum(1))  # 1 for the best of its group
+    allowed = torch.where(is_marked, n_marked[:, None], n - n_marked[:, None])
+    first = (place > allowed).to(torch.uint8).argsort(dim=-1, stable=True)[:, :n]
+    return by_score.gather(1, first).sort(dim=1).values
+
+
 def with_recent(important: Tensor, length: int, recent: int) -> Tensor:
     """Add the last `recent` positions and sort: (H, N) → (H, N + recent) int64 (Eqs. 6 and 7)."""
     window = torch.arange(length - recent, length, device=important.device).expand(important.shape[0], -1)

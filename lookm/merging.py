@@ -14,6 +14,7 @@ from torch import Tensor
 from lookm.blocks import rows_per_block
 from lookm.eviction import evicted_positions
 from lookm.kernels import fused, give_up
+from lookm.layer import Layer
 
 
 @dataclass(frozen=True)
@@ -82,31 +83,30 @@ def highest(rows: Tensor, anchors: Tensor, buffer: Tensor) -> tuple[Tensor, Tens
 class Kept:
     """What stays of one layer, and what the ways of merging the rest into it share, made when first asked for."""
 
-    def __init__(self, keys: Tensor, values: Tensor, positions: Tensor) -> None:
-        """All keys (H, L, D) and values (H, L, Dv) of the layer, and the kept positions (H, K) int64 ascending."""
-        self.positions = positions
-        self._all_keys, self._all_values = keys, values
+    def __init__(self, layer: Layer, positions: Tensor) -> None:
+        """One prompt in one layer, and the positions (Hkv, K) int64 ascending that stay of it."""
+        self.layer, self.positions = layer, positions
         self._sums: dict[tuple[bool, bool], Sums] = {}
 
     @cached_property
     def keys(self) -> Tensor:
         """Keys of the kept tokens as they are, (H, K, D)."""
-        return _rows(self._all_keys, self.positions)
+        return _rows(self.layer.keys, self.positions)
 
     @cached_property
     def values(self) -> Tensor:
         """Values of the kept tokens as they are, (H, K, Dv)."""
-        return _rows(self._all_values, self.positions)
+        return _rows(self.layer.values, self.positions)
 
     @cached_property
     def matches(self) -> Matches:
         """Each evicted token's most similar kept token (Eq. 9)."""
-        return match_evicted(self._all_keys, self.positions)
+        return match_evicted(self.layer.keys, self.positions)
 
     @property
     def can_merge(self) -> bool:
         """Whether there is something to merge, and something to merge it into."""
-        return 0 < self.positions.shape[1] < self._all_keys.shape[1]
+        return 0 < self.positions.shape[1] < self.layer.keys.shape[1]
 
     def sums(self, *, weighted: bool = False, released: bool = False) -> Sums:
         """Sums over the evicted tokens of each kept one.
@@ -118,7 +118,7 @@ class Kept:
         if (weighted, released) not in self._sums:
             matches = _released_rows(self.matches, misaligned=not weighted) if released else self.matches
             self._sums[weighted, released] = sum_evicted(
-                self._all_keys, self._all_values, matches, self.positions.shape[1], weighted=weighted
+                self.layer.keys, self.layer.values, matches, self.positions.shape[1], weighted=weighted
             )
         return self._sums[weighted, released]
 

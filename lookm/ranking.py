@@ -24,8 +24,8 @@ class RankedStrategy(Strategy):
 
     Attributes:
         text_prior: "off"; "union" keeps all text, whatever the budget (LOOK-M, Eq. 8), so that the realised size is
-            `promised_recent` + max(the other slots, text tokens before the window); "strict" keeps M + N, text before
-            images.
+            `promised_recent` + max(the other slots, text tokens and sinks before the window); "strict" keeps M + N,
+            text before images.
     """
 
     text_prior: TextPrior = "off"
@@ -55,7 +55,9 @@ class RankedStrategy(Strategy):
         slots = sum(self.window_sizes(length)) - recent
         if self.text_prior != "union":
             return slots
-        return max(slots, int((~on_host(is_image)[: length - recent]).sum()))
+        first = ~on_host(is_image)[: length - recent]
+        first[: self.sinks_of(length)] = True
+        return max(slots, int(first.sum()))
 
     def keep(self, layer: Layer) -> Tensor:
         recent = self.promised_recent(layer.length)
@@ -109,18 +111,20 @@ class ScoreStrategy(RankedStrategy):
 
     def score_key(self, length: int) -> Hashable:
         """What the scores depend on besides the prompt: they are made once for all strategies of one key."""
-        return type(self), *(
-            getattr(self, field.name) for field in fields(self) if field.name not in self.budget_fields
-        )
+        names = (field.name for field in fields(self) if field.name not in self.budget_fields)
+        return type(self), *(getattr(self, name) for name in names)
 
     def _scores_once(self, layer: Layer) -> Tensor:
         return layer.shared(self.score_key(layer.length), lambda: self.scores(layer))
 
 
-def fitting_window(window: int | None, budget: int, longest: int = 32) -> int:
-    """Queries of an observation window: `window`, or by default a quarter of the budget of tokens, 1 to `longest`.
+LONGEST_WINDOW = 32
+
+
+def fitting_window(window: int | None, budget: int) -> int:
+    """Queries of an observation window: `window`, or by default a quarter of the budget of tokens, 1 to 32.
 
     The windows of 32 of SnapKV and its successors are made for prompts of thousands of tokens and eat the budget of
     short ones. Never more than the budget.
     """
-    return min(window or min(longest, max(1, budget // 4)), budget)
+    return min(window or min(LONGEST_WINDOW, max(1, budget // 4)), budget)

@@ -6,6 +6,7 @@ visible, and only sums over the queries are kept, so memory is O(H · L + tile).
 arXiv 2306.14048; SnapKV, arXiv 2404.14469; RoCo, arXiv 2402.06262.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -184,6 +185,31 @@ def _hide_future(weights: Tensor, start: int, left: int) -> None:
     weights[..., max(0, start - left) :].tril_(min(0, start - left))  # they may be infinite: multiplying would not do
 
 
+def causal_logits(queries: Tensor, keys: Tensor, scaling: float, *, first: int = 0) -> Iterator[tuple[int, Tensor]]:
+    """Q Kᵀ · scaling of the queries from `first` on, in blocks, −∞ where a query does not see a key.
+
+    Args:
+        queries: (Hq, L, D).
+        keys: (Hkv, L, D).
+        scaling: factor on Q Kᵀ.
+        first: the first query; a block may begin a little before it.
+
+    Yields:
+        The block's first query i, and its logits (Hq, rows, i + rows) float32, which may be overwritten.
+    """
+    heads, length, size = queries.shape
+    kv_heads = keys.shape[0]
+    transposed = keys.float().transpose(1, 2)  # [Hkv, D, L]
+    block = rows_per_block(heads * length, queries.device)
+    for start in range(first // block * block, length, block):
+        end = min(start + block, length)
+        q = queries[:, start:end].float() * scaling
+        logits = torch.bmm(q.reshape(kv_heads, -1, size), transposed[:, :, :end]).view(heads, end - start, end)
+        future = torch.ones(end - start, end - start, dtype=torch.bool, device=queries.device).triu_(1)
+        logits[:, :, start:].masked_fill_(future, -torch.inf)
+        yield start, logits
+
+
 def causal_log_sum_exp(queries: Tensor, keys: Tensor, scaling: float, *, first: int = 0) -> Tensor:
     """log Σ_{j ≤ i} exp(q_i · k_j · scaling) of each query, block by block, where no attention kernel has told it.
 
@@ -196,16 +222,7 @@ def causal_log_sum_exp(queries: Tensor, keys: Tensor, scaling: float, *, first: 
     Returns:
         (Hq, L) float32.
     """
-    heads, length, size = queries.shape
-    kv_heads = keys.shape[0]
-    transposed = keys.float().transpose(1, 2)  # [Hkv, D, L]
-    result = queries.new_zeros(heads, length, dtype=torch.float32)
-    block = rows_per_block(heads * length, queries.device)
-    for start in range(first // block * block, length, block):
-        end = min(start + block, length)
-        q = queries[:, start:end].float() * scaling
-        logits = torch.bmm(q.reshape(kv_heads, -1, size), transposed[:, :, :end]).view(heads, end - start, end)
-        future = torch.ones(end - start, end - start, dtype=torch.bool, device=queries.device).triu_(1)
-        logits[:, :, start:].masked_fill_(future, -torch.inf)
-        result[:, start:end] = logits.logsumexp(-1)
+    result = queries.new_zeros(queries.shape[:2], dtype=torch.float32)
+    for start, logits in causal_logits(queries, keys, scaling, first=first):
+        result[:, start : start + logits.shape[1]] = logits.logsumexp(-1)
     return result

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass, fields, replace
+from math import inf
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, get_args
 
@@ -60,9 +61,13 @@ class Strategy(ABC):
         if type(value) not in (int, float):  # NumPy's; the shortest number that it stands for
             object.__setattr__(self, field, float(str(value)))
 
-    def _check_count(self, field: str, value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
-            raise LookmError(f"{field}={value!r} is no number of tokens; choose an integer from 0")
+    def _check_above_zero(self, field: str, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < inf:
+            raise LookmError(f"{field}={value!r} does not fit; choose a number above 0")
+
+    def _check_count(self, field: str, value: object, *, least: int = 0) -> None:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise LookmError(f"{field}={value!r} does not fit; choose an integer from {least}")
 
     def _check_positive(self, field: str, value: object, *, odd: bool = False) -> None:
         if (

@@ -19,7 +19,8 @@ HOW = st.sampled_from(["none", "averaged", "pivotal", "weighted"])
 def merge_evicted(
     keys: torch.Tensor, values: torch.Tensor, kept: torch.Tensor, how: Merge, semantics: Semantics = "paper"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return LookM(name="some", merge=how, semantics=semantics).merge_into(Kept(keys, values, kept))
+    layer = Layer(keys, keys, values, torch.zeros(keys.shape[1], dtype=torch.bool))
+    return LookM(name="some", merge=how, semantics=semantics).merge_into(Kept(layer, kept))
 
 
 def _some_positions(layer: Layer, data: st.DataObject) -> torch.Tensor:
