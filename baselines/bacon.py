@@ -49,7 +49,7 @@ class Bacon(RankedStrategy):
         self._check_share("scale", self.scale)
 
     def needs(self, is_image: Tensor) -> Needs:
-        return Needs(windows=frozenset({1, self.promised_recent(is_image.numel())}))
+        return Needs(windows=frozenset({1, max(1, self.promised_recent(is_image.numel()))}))
 
     def promised_recent(self, length: int) -> int:
         return fitting_window(self.window, sum(self.window_sizes(length)))
@@ -59,12 +59,12 @@ class Bacon(RankedStrategy):
         return type(self), window, budget, self.kernel, self.layers, self.scale, self.text_prior, self.semantics
 
     def scores(self, layer: Layer) -> Tensor:
-        w = self.promised_recent(layer.length)
-        past = layer.length - w
+        past = layer.length - self.promised_recent(layer.length)
+        w = max(1, layer.length - past)
         b = self._pooled(layer.per_kv_head(layer.window(w))[:, :past] / w)  # [Hkv, P]
         q = self._pooled(layer.per_kv_head(layer.window(1))[:, :past])
         e = (q - b).relu()
-        key = type(self), w, self.kernel
+        key = type(self), past, self.kernel
         layer.remember(key, e)
         v = e + self._pooled(e)
         earlier = layer.earlier(key, self.layers)

@@ -1,4 +1,4 @@
-"""Value-guided CUR, as in kvpress' `CURPress`: leverage scores of keys and values in blocks. No attention is read."""
+"""CurDKV (arXiv 2509.15038), as in kvpress: leverage scores of keys and values in blocks. No attention is read."""
 
 from dataclasses import dataclass
 

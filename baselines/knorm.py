@@ -13,7 +13,7 @@ from lookm.ranking import ScoreStrategy
 
 @dataclass(frozen=True, kw_only=True)
 class KNorm(ScoreStrategy):
-    """Score −‖k_j‖."""
+    """Keep the tokens of the shortest keys: score −‖k_j‖."""
 
     def scores(self, layer: Layer) -> Tensor:
         return -layer.keys.float().norm(dim=-1)

@@ -41,7 +41,7 @@ class MixKV(RankedStrategy):
         self._check_positive("kernel", self.kernel, odd=True)
 
     def needs(self, is_image: Tensor) -> Needs:
-        return Needs(windows=frozenset({self.promised_recent(is_image.numel())}))
+        return Needs(windows=frozenset({self._observed(is_image.numel())}))
 
     def promised_recent(self, length: int) -> int:
         return fitting_window(self.window, sum(self.window_sizes(length)))
@@ -51,11 +51,14 @@ class MixKV(RankedStrategy):
         return type(self), window, budget, self.kernel, self.text_prior, self.semantics
 
     def scores(self, layer: Layer) -> Tensor:
-        w = self.promised_recent(layer.length)
-        return layer.shared((type(self), w, self.kernel), lambda: self._mixed(layer, w))
+        past = layer.length - self.promised_recent(layer.length)
+        return layer.shared((type(self), past, self.kernel), lambda: self._mixed(layer, past))
 
-    def _mixed(self, layer: Layer, w: int) -> Tensor:
-        length, past = layer.length, layer.length - w
+    def _observed(self, length: int) -> int:
+        return max(1, self.promised_recent(length))
+
+    def _mixed(self, layer: Layer, past: int) -> Tensor:
+        length, w = layer.length, self._observed(layer.length)
         attention = layer.per_kv_head(layer.window(w))[:, :past] / w
         imp = F.avg_pool1d(attention[:, None], self.kernel, stride=1, padding=self.kernel // 2).squeeze(1)  # [Hkv, P]
         imp = imp + rescaled(layer.values[:, :past].float().norm(dim=-1), imp)

@@ -10,7 +10,7 @@ from lookm.layer import Layer
 
 @dataclass(frozen=True, kw_only=True)
 class VNorm(Window):
-    """Score W_j(w) · ‖v_j‖."""
+    """Keep the tokens of the highest W_j(w) · ‖v_j‖ over the last w queries."""
 
     def scores(self, layer: Layer) -> Tensor:
         return super().scores(layer) * layer.values.float().norm(dim=-1)

@@ -127,9 +127,10 @@ def compress_many(strategies: Sequence[Strategy], layer: Layer, *, stages: Stage
     rows: list[CompressedRow | None] = [None] * len(strategies)
     groups: dict[Hashable, list[int]] = {}
     for index, strategy in enumerate(strategies):
-        if strategy.promised_tokens(layer.is_image) == layer.length:
-            everything = torch.arange(layer.length, device=layer.keys.device).expand(layer.kv_heads, -1)
-            rows[index] = CompressedRow(layer.keys, layer.values, everything)
+        promised = strategy.promised_tokens(layer.is_image)
+        if promised in (0, layer.length):  # there is nothing to choose
+            positions = torch.arange(promised, device=layer.keys.device).expand(layer.kv_heads, -1)
+            rows[index] = CompressedRow(layer.keys[:, :promised], layer.values[:, :promised], positions)
         else:
             groups.setdefault(strategy.selection_key(layer.length), []).append(index)
     if not groups:
@@ -151,9 +152,10 @@ def compress_many(strategies: Sequence[Strategy], layer: Layer, *, stages: Stage
 
 
 def joined_needs(strategies: Sequence[Strategy], is_image: Tensor) -> Needs:
-    """The statistics that the strategies which evict anything of a prompt, is_image (L,) bool, read together."""
-    evicting = (strategy for strategy in strategies if strategy.promised_tokens(is_image) < is_image.numel())
-    return reduce(or_, (strategy.needs(is_image) for strategy in evicting), Needs())
+    """The statistics that the strategies which choose among a prompt's tokens, is_image (L,) bool, read together."""
+    length = is_image.numel()
+    choosing = (strategy for strategy in strategies if 0 < strategy.promised_tokens(is_image) < length)
+    return reduce(or_, (strategy.needs(is_image) for strategy in choosing), Needs())
 
 
 def check_choices(choices: Sequence[tuple[Strategy, Tensor]], is_image: Tensor, heads: int) -> None:

@@ -11,6 +11,12 @@ from lookm.errors import LookmError
 from lookm.locations import CONFIGS
 from lookm.strategy import Strategy
 
+PAPER_ROWS = (
+    *("full", "h2o", "snapkv", "roco", "a_merge", "w_merge", "p_merge"),
+    *("tp", "tp_amerge", "tp_wmerge", "tp_pmerge"),
+)  # fmt: skip
+"""The eleven rows of LOOK-M's tables, in the order of the spec."""
+
 
 def strategy_names() -> list[str]:
     """Names of all strategies, sorted."""

@@ -23,11 +23,8 @@ from benchmarks.files import write_json, write_text
 from benchmarks.run_table import comparison_table
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
+from lookm.registry import PAPER_ROWS
 
-ROWS = (
-    *("full", "h2o", "snapkv", "roco", "a_merge", "w_merge", "p_merge"),
-    *("tp", "tp_amerge", "tp_wmerge", "tp_pmerge"),
-)
 OUTPUT = Path("results/mini")
 
 
@@ -69,12 +66,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of table.txt and table.json")
     parser.add_argument("overrides", nargs="*", help="as for run.py, such as limit=5 or alpha1=0.05")
     options = parser.parse_args(argv)
-    command = ["run.py", "-m", f"strategy={','.join(ROWS)}", *options.overrides]
+    command = ["run.py", "-m", f"strategy={','.join(PAPER_ROWS)}", *options.overrides]
     status = subprocess.run([sys.executable, str(CONFIGS.parent / command[0]), *command[1:]], check=False).returncode
     if status not in (0, 3):  # 3: some samples failed; the table counts them
         return status
     try:
-        summaries = [summary_of(settings_of(name, options.overrides)) for name in ROWS]
+        summaries = [summary_of(settings_of(name, options.overrides)) for name in PAPER_ROWS]
     except LookmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lookm.registry import strategy_names
+
 _KNOWN = {
     "full": ("#7d8590", "diamond"),
     "h2o": ("#2f81d6", "circle"),
@@ -30,12 +32,14 @@ class Look:
 
 
 def look_of(strategy: str, variant: int = 0) -> Look:
-    """How a strategy is drawn; unknown ones get a colour that depends on nothing but their name.
+    """How a strategy is drawn; those not listed above get what is left, by their place in the registry or their name.
 
     Args:
         strategy: its name.
         variant: 0 for its usual form; others (another semantics, changed fields) keep the colour and change the marker.
     """
-    place = sum(map(ord, strategy)) % len(_OTHERS)
-    colour, marker = _KNOWN.get(strategy, (_OTHERS[place], _MARKERS[place]))
+    others = [name for name in strategy_names() if name not in _KNOWN]
+    place = others.index(strategy) if strategy in others else sum(map(ord, strategy))
+    other = _OTHERS[place % len(_OTHERS)], _MARKERS[place // len(_OTHERS) % len(_MARKERS)]
+    colour, marker = _KNOWN.get(strategy, other)
     return Look(colour, marker if not variant else _MARKERS[(variant - 1) % len(_MARKERS)])

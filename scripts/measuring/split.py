@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from lookm import Strategy, generate_sweep, load_strategy, strategy_names
+from lookm import Strategy, generate_sweep, load_strategy
 from lookm.compression import Stages
 from lookm.decoder import decoder_of
+from lookm.registry import PAPER_ROWS
 from lookm.stopwatch import Mark, Stopwatch
 
 from .clock import elapsed_ms
@@ -79,7 +80,7 @@ def time_split(place: Workplace) -> Iterator[dict[str, Any]]:
     of the full cache is counted as statistics.
     """
     cases = {name: [load_strategy(name)] for name in ("full", "h2o", "snapkv", "tp_pmerge")}
-    cases["all eleven"] = [load_strategy(name) for name in strategy_names()]
+    cases["all eleven"] = [load_strategy(name) for name in PAPER_ROWS]
     rounds: list[dict[str, dict[str, float]]] = []
     for _ in range(1 + place.sizes.repeats):  # the first warms up; all cases in turns, so that drifts meet all of them
         splits = {name: one_split(place, strategies) for name, strategies in cases.items()}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lookm import Strategy, SweepRow, generate_sweep, load_strategy, look_once, strategy_names
+from lookm import Strategy, SweepRow, generate_sweep, load_strategy, look_once
+from lookm.registry import PAPER_ROWS
 from lookm.sweep import first_differences
 
 from .clock import in_turns
@@ -32,7 +33,7 @@ def single_run(model: PreTrainedModel, inputs: Mapping[str, Tensor], strategy: S
 
 def sweep_cost(place: Workplace, model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """Times of the four ways, in turns, and how many answers differ from those of the single runs."""
-    strategies = [load_strategy(name) for name in ("full", *(n for n in strategy_names() if n != "full"))]
+    strategies = [load_strategy(name) for name in PAPER_ROWS]
     new_tokens, graph = place.sizes.new_tokens, place.on_gpu
 
     def swept(chosen: Sequence[Strategy], cuda_graph: bool = False) -> list[SweepRow]:

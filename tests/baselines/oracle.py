@@ -203,7 +203,8 @@ def mixkv(case: Case) -> list[list[int]]:
         return [x * mean(like) / mean(unit) for x in unit]
 
     for h in range(case.heads):
-        imp = pooled([x / w for x in case.window(h, w)[:past]], case.fields["kernel"])
+        observed = max(1, w)
+        imp = pooled([x / observed for x in case.window(h, observed)[:past]], case.fields["kernel"])
         norms = to_mean_of([case.norm(case.values, h, j) for j in range(past)], imp)
         imp = [a + b for a, b in zip(imp, norms, strict=True)]
         directions = [case.keys[h, j] / case.norm(case.keys, h, j) for j in range(case.length)]
@@ -262,7 +263,8 @@ def bacon(case: Case) -> list[list[int]]:
     past = case.length - w
 
     def surprise(at: Case, h: int) -> tuple[list[float], list[float]]:
-        b = pooled([x / w for x in at.window(h, w)[:past]], kernel)
+        observed = max(1, w)
+        b = pooled([x / observed for x in at.window(h, observed)[:past]], kernel)
         q = pooled(at.window(h, 1)[:past], kernel)
         return b, [max(0.0, y - x) for x, y in zip(b, q, strict=True)]
 

@@ -1,7 +1,12 @@
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
-from lookm import LookmError, compress_rows, load_strategy, look_once, strategy_names
+from lookm import LookmError, load_strategy, look_once, strategy_names
+from lookm.compression import compress_many
 from lookm.kept import image_spans, kept_positions, token_grid
 from lookm.layer import Layer
 from lookm.observation import observe_prefill
@@ -21,10 +26,9 @@ def test_kept_positions_are_what_each_strategy_alone_keeps_in_every_layer() -> N
     observe_prefill(model, inputs, layers.append)
     for strategy, kept in zip(strategies, found, strict=True):
         assert kept.strategy is strategy
+        memory: dict[Hashable, dict[int, Any]] = {}
         for layer, positions in zip(layers, kept.layers, strict=True):
-            (row,) = compress_rows(
-                layer.queries[None], layer.keys[None], layer.values[None], layer.is_image, strategy=strategy
-            )
+            (row,) = compress_many([strategy], replace(layer, statistics=None, memory=memory))
             assert torch.equal(positions, row.positions)
 
 

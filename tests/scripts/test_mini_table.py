@@ -12,15 +12,15 @@ from scripts import mini_table
 
 
 def test_the_table_has_the_paper_s_eleven_rows() -> None:
-    assert len(mini_table.ROWS) == 11
-    assert set(mini_table.ROWS) <= set(strategy_names())
-    assert mini_table.ROWS[0] == "full"
+    assert len(mini_table.PAPER_ROWS) == 11
+    assert set(mini_table.PAPER_ROWS) <= set(strategy_names())
+    assert mini_table.PAPER_ROWS[0] == "full"
 
 
 def test_the_table_is_written_with_its_command_and_nothing_is_written_after_wrong_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mini_table, "ROWS", ("full", "tp_pmerge"))
+    monkeypatch.setattr(mini_table, "PAPER_ROWS", ("full", "tp_pmerge"))
     monkeypatch.chdir(tmp_path)
     output = tmp_path / "table"
     assert mini_table.main(["--output", str(output), "alpha1=7"]) == 2
