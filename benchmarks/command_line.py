@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from enum import IntEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,22 +21,12 @@ from benchmarks.colours import painted
 from benchmarks.composition import explain
 from benchmarks.evaluation.interruption import replace_handlers, restore_handlers, stop_now
 from benchmarks.evaluation.ranks import leads
+from benchmarks.guard import Status, quiet_end
 
 if TYPE_CHECKING:
     from benchmarks.evaluation.sweep import Jobs
 
 _LEADER_SPEAKS = 10.0  # seconds; it is over as soon as the leader has ended
-
-
-class Status(IntEnum):
-    """Exit statuses of `run.py`."""
-
-    DONE = 0
-    CRASHED = 1
-    WRONG_INPUT = 2
-    SAMPLES_FAILED = 3
-    INTERRUPTED = 130
-    TERMINATED = 143
 
 
 interpolation.register()
@@ -87,6 +76,13 @@ def run_job(config: DictConfig) -> float:
     Raises:
         LookmError: in a sweep, for wrong input; on its own, the job ends the program with its line instead.
     """
+    try:
+        return _run_job(config)
+    except BrokenPipeError:
+        raise SystemExit(quiet_end()) from None
+
+
+def _run_job(config: DictConfig) -> float:
     # What takes time to import comes when it is needed: --help and wrong values need none of it.
     from benchmarks.evaluation.settings import read_settings
 

@@ -19,10 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from benchmarks.colours import painted
-from benchmarks.command_line import Status, complain, is_expected, jobs
+from benchmarks.command_line import complain, is_expected, jobs
 from benchmarks.composition import compose_each_job_once, job_overrides, job_settings
 from benchmarks.evaluation.loggers import name_group
 from benchmarks.evaluation.ranks import leads
+from benchmarks.guard import Status, quiet_end
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def _ends_the_program(method: Callable[..., None]) -> Callable[..., None]:
     def called(*arguments: Any, **named: Any) -> None:
         try:
             method(*arguments, **named)
+        except BrokenPipeError:
+            raise SystemExit(quiet_end()) from None
         except Exception as error:
             if is_expected(error):
                 raise SystemExit(complain(error)) from None

@@ -12,9 +12,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmarks.guard import guarded
 from lookm.errors import LookmError
 
 
+@guarded
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for wrong input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -25,11 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("attention.png"), help="a .png, .svg or .pdf file")
     parser.add_argument("overrides", nargs="*", help="as for run.py, such as device=cuda or data_dir=…")
     options = parser.parse_args(argv)
-    try:
-        draw(options)
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    draw(options)
     return 0
 
 

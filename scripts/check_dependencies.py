@@ -14,10 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.guard import guarded
+
 PINS = Path(__file__).resolve().parent.parent / "constraints.txt"
 _SECONDS = 300
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m scripts.check_dependencies", description=__doc__)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
+from benchmarks.guard import guarded
+
 # command: (module, arguments put first, what it does)
 COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "demo": ("demo", (), "full, h2o and tp_pmerge from one prefill, on the tiny model"),
@@ -39,6 +41,7 @@ EXTRAS = {"jinja2": "report", "plotly": "report", "tensorboard": "tensorboard", 
 WRONG_INPUT = 2
 
 
+@guarded
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status of the command, 2 where there is none of that name."""
     arguments = list(sys.argv[1:] if argv is None else argv)

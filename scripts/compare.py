@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.guard import guarded
 from benchmarks.milebench import PROTOCOLS
 from benchmarks.run_table import ABSENT, align, percent
 from lookm.errors import LookmError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 HEAD = ["n", "run %", "other %", "difference", "95 % from", "to", "", "changed %", "at token", "budget %", "other"]
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for wrong input."""
     options = _parser().parse_args(arguments)

@@ -12,9 +12,11 @@ import json
 import sys
 from pathlib import Path
 
+from benchmarks.guard import guarded
 from lookm.errors import LookmError
 
 
+@guarded
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for wrong input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -23,11 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--entity", help="wandb team or user; needed online")
     parser.add_argument("--output", type=Path, help="a file for the specification, instead of printing it")
     options = parser.parse_args(argv)
-    try:
-        build(options)
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    build(options)
     return 0
 
 

@@ -16,7 +16,7 @@ from benchmarks.command_line import Status
 from benchmarks.composition import compose_jobs
 from benchmarks.evaluation.results import summary_of
 from benchmarks.evaluation.summary import Summary
-from lookm.errors import LookmError
+from benchmarks.guard import guarded
 
 from . import run
 
@@ -25,6 +25,7 @@ TOLD = "N-1"
 """The task whose fact is told in words among the images."""
 
 
+@guarded
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: that of the sweep, or 2 for wrong input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -34,11 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = run.main(["-m", rows, *overrides])
     if status not in (Status.DONE, Status.SAMPLES_FAILED):
         return status
-    try:
-        summaries = [summary_of(settings) for settings in compose_jobs([rows, *overrides])]
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return Status.WRONG_INPUT
+    summaries = [summary_of(settings) for settings in compose_jobs([rows, *overrides])]
     print(f"\n{story(*summaries)}")
     return status
 

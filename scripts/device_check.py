@@ -21,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.evaluation.provenance import hardware, versions
 from benchmarks.files import write_json
+from benchmarks.guard import guarded
 from lookm import load_strategy, look_once, strategy_names
 from lookm.compression import compress_many
 from lookm.layer import Layer
@@ -106,6 +107,7 @@ def check_generation(device: str, dtype: torch.dtype) -> list[dict[str, Any]]:
     return rows
 
 
+@guarded
 def main(argv: list[str] | None = None) -> int:
     """Check, print a summary, save it if a file is named; 1 if a check failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

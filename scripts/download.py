@@ -12,17 +12,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lookm.errors import LookmError
+from benchmarks.guard import guarded
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0 complete, 2 wrong input or not possible, 130 interrupted."""
     options = _parser().parse_args(arguments)
     try:
         print(_milebench(options) if options.what == "milebench" else _model(options))
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -26,6 +26,7 @@ import torch
 
 from benchmarks.evaluation.provenance import hardware, versions
 from benchmarks.files import write_json, write_text
+from benchmarks.guard import guarded
 from lookm.errors import LookmError
 
 from .measuring.decode import decode_grid, largest_batches
@@ -167,13 +168,10 @@ def run(argv: list[str]) -> None:
     print(f"Results: {folder}")
 
 
+@guarded
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, or 2 with one line on stderr for wrong input."""
-    try:
-        run(sys.argv[1:] if argv is None else argv)
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    run(sys.argv[1:] if argv is None else argv)
     return 0
 
 

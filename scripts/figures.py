@@ -15,20 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.files import write_text
+from benchmarks.guard import guarded
 from benchmarks.tables.experiment_arguments import add_arguments, read_arguments, read_conditions
-from lookm.errors import LookmError
 
 OUTPUT = Path("results/figures")
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for wrong input."""
     options = _parser().parse_args(arguments)
-    try:
-        draw(options)
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    draw(options)
     return 0
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.guard import guarded
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
@@ -23,27 +24,24 @@ if TYPE_CHECKING:
 FOUND = 3
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     from benchmarks.files import write_json
     from benchmarks.milebench.inspection import KINDS
 
     options = _parser().parse_args(arguments)
-    try:
-        for kind in options.ignore:
-            if kind not in KINDS:
-                raise LookmError(f"--ignore {kind} is unknown; the kinds are {', '.join(KINDS)}")
-        benchmark, measure, inspected = inspect_benchmark(options)
-        ignored = set(options.ignore)
-        print("\n".join(report(benchmark, measure, inspected, ignored, options.show)))
-        if options.json is not None:
-            try:
-                write_json(options.json, as_json(benchmark, measure, inspected))
-            except OSError as error:
-                raise LookmError(f"{options.json}: cannot be written: {error.strerror}") from None
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    for kind in options.ignore:
+        if kind not in KINDS:
+            raise LookmError(f"--ignore {kind} is unknown; the kinds are {', '.join(KINDS)}")
+    benchmark, measure, inspected = inspect_benchmark(options)
+    ignored = set(options.ignore)
+    if options.json is not None:
+        try:
+            write_json(options.json, as_json(benchmark, measure, inspected))
+        except OSError as error:
+            raise LookmError(f"{options.json}: cannot be written: {error.strerror}") from None
+    print("\n".join(report(benchmark, measure, inspected, ignored, options.show)))
     return FOUND if any(finding.kind not in ignored for entry in inspected for finding in entry.findings) else 0
 
 

@@ -11,9 +11,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmarks.guard import guarded
 from lookm.errors import LookmError
 
 
+@guarded
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for wrong input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -27,11 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("kept.png"), help="a .png, .svg or .pdf file")
     parser.add_argument("overrides", nargs="*", help="as for run.py, such as alpha1=0.05 or device=cuda")
     options = parser.parse_args(argv)
-    try:
-        draw(options)
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    draw(options)
     return 0
 
 

@@ -20,8 +20,8 @@ from benchmarks.evaluation.results import summary_of
 from benchmarks.evaluation.settings import Settings, read_settings
 from benchmarks.evaluation.summary import Summary, TaskRow
 from benchmarks.files import write_json, write_text
+from benchmarks.guard import guarded
 from benchmarks.run_table import comparison_table
-from lookm.errors import LookmError
 from lookm.locations import CONFIGS
 from lookm.registry import PAPER_ROWS
 
@@ -60,6 +60,7 @@ def cells(summary: Summary) -> dict[str, Any]:
     }
 
 
+@guarded
 def main(argv: list[str] | None = None) -> int:
     """Run, compare, write; returns the exit status of the runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -70,11 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     status = subprocess.run([sys.executable, str(CONFIGS.parent / command[0]), *command[1:]], check=False).returncode
     if status not in (0, 3):  # 3: some samples failed; the table counts them
         return status
-    try:
-        summaries = [summary_of(settings_of(name, options.overrides)) for name in PAPER_ROWS]
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    summaries = [summary_of(settings_of(name, options.overrides)) for name in PAPER_ROWS]
     line = f"python {' '.join(command)}"
     write_text(options.output / "table.txt", f"$ {line}\n\n{comparison_table(summaries)}\n")
     write_json(

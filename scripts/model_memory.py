@@ -19,6 +19,7 @@ import torch
 from benchmarks.download.checkpoints import model_fields, model_names
 from benchmarks.evaluation.provenance import versions
 from benchmarks.files import write_json
+from benchmarks.guard import guarded
 from lookm.errors import LookmError
 from lookm.models.memory import blueprint, memory_need, prompt_of, weight_bytes
 from lookm.models.source import QUANTIZATIONS
@@ -28,15 +29,12 @@ GIB = 2**30
 SHOWN = ("full", "h2o", "tp_pmerge")
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, and save all numbers if a file is named; returns the exit status: 0, or 2 for wrong input."""
     options = _parser().parse_args(arguments)
-    try:
-        models = options.models or backbone_names()
-        numbers = {name: model_numbers(name, options) for name in models}
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    models = options.models or backbone_names()
+    numbers = {name: model_numbers(name, options) for name in models}
     print(table(numbers))
     if options.output is not None:
         command = f"python -m scripts.model_memory --length {options.length} --alpha1 {options.alpha1:g}"

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from benchmarks.guard import guarded
 from benchmarks.planning import GPUS
 from lookm.errors import LookmError
 
@@ -19,14 +20,11 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for wrong input."""
     options = _parser().parse_intermixed_args(arguments)
-    try:
-        print("\n".join(plan(options)))
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print("\n".join(plan(options)))
     return 0
 
 

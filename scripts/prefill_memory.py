@@ -23,6 +23,7 @@ from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from benchmarks.evaluation.provenance import hardware, versions
 from benchmarks.files import write_json
+from benchmarks.guard import guarded
 from lookm import look_once
 
 VARIANTS = ("plain", "h2o", "tp_pmerge", "eager")
@@ -106,6 +107,7 @@ def run_variant(variant: str, argv: list[str]) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
+@guarded
 def main(argv: list[str] | None = None) -> None:
     """Parse, measure every variant, print, and save if a file is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -12,9 +12,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmarks.guard import guarded
 from lookm.errors import LookmError
 
 
+@guarded
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for wrong input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -29,11 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         "--picture", type=Path, help="also take a PNG of its first screen, with a chromium that is here"
     )
     options = parser.parse_args(argv)
-    try:
-        size = write(options)
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    size = write(options)
     print(f"written: {options.output} ({size / 2**20:.1f} MiB)" + (f", {options.picture}" if options.picture else ""))
     return 0
 

@@ -10,6 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from benchmarks import command_line
+from benchmarks.guard import guarded
 from lookm.locations import CONFIGS
 
 # Threads that wait by spinning make small models a hundred times slower when another program wants a core too.
@@ -23,6 +24,7 @@ def job(config: DictConfig) -> float:
     return command_line.run_job(config)
 
 
+@guarded
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line, by default the program's own; returns the exit status."""
     if argv is not None:

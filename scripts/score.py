@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.files import write_json
+from benchmarks.guard import guarded
 from benchmarks.milebench.results import Case, collect_cases, write_evaluation
 from benchmarks.milebench.scoring import PROTOCOLS, score_predictions
 from benchmarks.milebench.taxonomy import DATASETS, PAPER_COLUMNS, TASKS, task_mean
 from lookm.errors import LookmError
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for wrong input."""
     options = _parser().parse_args(arguments)
@@ -27,19 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.write and any(case.folder is None for case in cases):
             raise LookmError(f"--write needs a pred.json to write beside; {options.results} is not one")
         scored = [score_case(case, options.protocol) for case in cases]
-        print("\n".join(table(scored, options.protocol)))
-        for warning in _warnings(scored):
-            print(f"warning: {warning}", file=sys.stderr)
         if options.write:
             _write_evaluations(cases, scored)
         if options.json is not None:
             _write_json(options.json, scored)
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except OSError as error:  # such as a name that no disk takes
         print(f"error: {str(error.filename)[:60]}: {error.strerror}", file=sys.stderr)
         return 2
+    print("\n".join(table(scored, options.protocol)))
+    for warning in _warnings(scored):
+        print(f"warning: {warning}", file=sys.stderr)
     return 0
 
 

@@ -14,18 +14,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from benchmarks.guard import guarded
 from benchmarks.tables.experiment_arguments import add_arguments, read_arguments, read_conditions
-from lookm.errors import LookmError
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for wrong input."""
     options = _parser().parse_args(arguments)
-    try:
-        print(table(options))
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(table(options))
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from benchmarks.guard import guarded
 from benchmarks.mini.benchmark import mini_benchmark
 from benchmarks.mini.sample import PLACES
 from benchmarks.mini.seeds import training_rng
@@ -34,6 +35,7 @@ SEED = 3_000_000
 CARD_SEED = 1  # of the evaluation's data; the benchmark's own default is 0
 
 
+@guarded
 def main(arguments: list[str] | None = None, stages: tuple[Stage, ...] = CURRICULUM) -> int:
     """Run the command line; returns the exit status."""
     options = parser().parse_args(arguments)

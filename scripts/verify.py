@@ -12,20 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.evaluation.verify import difference
-from lookm.errors import LookmError
+from benchmarks.guard import guarded
 
 # Threads that wait by spinning make small models a hundred times slower when another program wants a core too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        return _compare(options.run, options.against) if options.against else _verify(options)
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return _compare(options.run, options.against) if options.against else _verify(options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,83 @@
+"""How every command line ends: one line for wrong input, and no word when nobody reads any more."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from functools import wraps
+from typing import ParamSpec, TextIO
+
+from lookm.errors import LookmError
+
+
+class Status(IntEnum):
+    """Exit statuses; those from 128 on are a shell's for signals."""
+
+    DONE = 0
+    CRASHED = 1
+    WRONG_INPUT = 2
+    SAMPLES_FAILED = 3
+    INTERRUPTED = 130
+    READER_GONE = 141
+    TERMINATED = 143
+
+
+_Arguments = ParamSpec("_Arguments")
+
+
+def guarded(main: Callable[_Arguments, int | None]) -> Callable[_Arguments, int]:
+    """Makes a command's `main` return its exit status whatever happens; unexpected errors are not caught.
+
+    Wrong input (`LookmError`) is one line on stderr, as is Ctrl-C. Where the reader of stdout or stderr has gone, as
+    in `… | head`, the command ends quietly.
+    """
+
+    @wraps(main)
+    def guarded_main(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> int:
+        try:
+            return _flushed(main, *arguments, **named) or Status.DONE
+        except BrokenPipeError:
+            return quiet_end()
+
+    return guarded_main
+
+
+def _flushed(
+    main: Callable[_Arguments, int | None], *arguments: _Arguments.args, **named: _Arguments.kwargs
+) -> int | None:
+    """Calls a command; what it printed has left this process when it ends."""
+    try:
+        return main(*arguments, **named)
+    except LookmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return Status.WRONG_INPUT
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return Status.INTERRUPTED
+    finally:
+        sys.stdout.flush()
+
+
+def quiet_end() -> Status:
+    """Called while a `BrokenPipeError` is handled: points streams without a reader to nowhere, and gives the status.
+
+    Raises:
+        BrokenPipeError: the one that is handled, if it came from another pipe than stdout or stderr.
+    """
+    closed = [stream.fileno() for stream in (sys.stdout, sys.stderr) if _reader_is_gone(stream)]
+    if not closed:
+        raise
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in closed:
+        os.dup2(nowhere, number)  # Python flushes it once more at its end
+    os.close(nowhere)
+    return Status.READER_GONE
+
+
+def _reader_is_gone(stream: TextIO) -> bool:
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
