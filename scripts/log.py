@@ -15,20 +15,18 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from benchmarks.guard import guarded
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
 
 LOGGERS = tuple(sorted(path.stem for path in (CONFIGS / "logger").glob("*.yaml") if path.stem != "none"))
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        return send(options)
-    except LookmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return send(options)
 
 
 def _parser() -> argparse.ArgumentParser:
