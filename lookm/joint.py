@@ -99,7 +99,8 @@ class Group:
         tokens = choice.next(logits)  # (B,): the same first token for every strategy
         prompts = torch.tensor([row.prompt_row for row in self.rows], device=device)
         choice.select(prompts)
-        positions = _last_positions(model_kwargs.get("position_ids"), len(self.prompt.starts))
+        told = model_kwargs.get("position_ids") if "position_ids" in prepared else None  # some models count themselves
+        positions = _last_positions(told, len(self.prompt.starts))
         if positions is not None:
             positions = positions.index_select(-2, prompts)
         self.decode_begin = Mark.now(device)

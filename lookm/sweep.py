@@ -93,12 +93,11 @@ def _check_call(model: PreTrainedModel, min_new_tokens: int, max_new_tokens: int
         raise LookmError(f"min_new_tokens={min_new_tokens} and max_new_tokens={max_new_tokens}: need 1 ≤ min ≤ max")
     if is_looked_at(model):
         raise LookmError("generate_sweep brings its own strategies; call it outside look_once")
-    cross = getattr(model.config.get_text_config(decoder=True), "cross_attention_layers", None)
-    if cross or any(DynamicCache(config=model.config).is_linear):
-        kind = "attention on images alone" if cross else "linear attention"
-        raise LookmError(
-            f"{type(model).__name__} has layers of {kind}, whose state a sweep cannot share; use look_once"
-        )
+    name, layers = type(model).__name__, DynamicCache(config=model.config)
+    if getattr(model.config.get_text_config(decoder=True), "cross_attention_layers", None) or any(layers.is_linear):
+        raise LookmError(f"{name} has layers with a state or with attention on images alone; for them, use look_once")
+    if all(layers.is_sliding):
+        raise LookmError(f"all layers of {name} have a window, no strategy compresses them; use look_once")
 
 
 class _Sweep:

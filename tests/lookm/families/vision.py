@@ -46,6 +46,11 @@ def patches(size: int, grid: tuple[int, int, int] = (1, 4, 4)) -> Callable[[int]
     return lambda n: {"pixel_values": torch.randn(n * tokens, size), "image_grid_thw": torch.tensor([grid] * n)}
 
 
+def with_types(images: Callable[[int], dict[str, Tensor]], name: str) -> Callable[[int], dict[str, Tensor]]:
+    """Also say, by this name, which tokens are of images: filled in where the prompt is made."""
+    return lambda n: {**images(n), name: torch.zeros(0, dtype=torch.long)}
+
+
 QWEN_VISION = {
     "depth": 2,
     "embed_dim": 32,
@@ -120,7 +125,7 @@ VISION_MODELS: dict[str, tuple[dict[str, Any], int, Callable[[int], dict[str, Te
             "vision_end_token_id": 94,
         },
         4,
-        patches(3 * 2 * 16),
+        with_types(patches(3 * 2 * 16), "mm_token_type_ids"),
     ),
     "qwen2_5_vl": (
         {
@@ -138,7 +143,7 @@ VISION_MODELS: dict[str, tuple[dict[str, Any], int, Callable[[int], dict[str, Te
             "vision_end_token_id": 94,
         },
         4,
-        patches(3 * 2 * 16),
+        with_types(patches(3 * 2 * 16), "mm_token_type_ids"),
     ),
     "qwen3_vl": (
         {
@@ -156,7 +161,18 @@ VISION_MODELS: dict[str, tuple[dict[str, Any], int, Callable[[int], dict[str, Te
             "vision_end_token_id": 94,
         },
         4,
-        patches(3 * 2 * 16),
+        with_types(patches(3 * 2 * 16), "mm_token_type_ids"),
+    ),
+    "paligemma (without token_type_ids)": (
+        {
+            "text_config": {"model_type": "gemma", **TEXT, "head_dim": 8},
+            "projection_dim": 32,
+            "vision_config": {"model_type": "siglip_vision_model", **VISION, "projection_dim": 32},
+            "image_token_index": IMAGE,
+            "image_token_id": IMAGE,
+        },
+        16,
+        pictures(3, 16, 16),
     ),
     "paligemma": (
         {
@@ -167,6 +183,25 @@ VISION_MODELS: dict[str, tuple[dict[str, Any], int, Callable[[int], dict[str, Te
             "image_token_id": IMAGE,
         },
         16,
+        with_types(pictures(3, 16, 16), "token_type_ids"),
+    ),
+    "gemma3 (without token_type_ids)": (
+        {
+            "text_config": {
+                "model_type": "gemma3_text",
+                **TEXT,
+                "head_dim": 8,
+                "sliding_window": 8,
+                "layer_types": ["sliding_attention", "full_attention"],
+            },
+            "vision_config": {"model_type": "siglip_vision_model", **VISION},
+            "mm_tokens_per_image": 4,
+            "image_token_index": IMAGE,
+            "image_token_id": IMAGE,
+            "boi_token_index": 95,
+            "eoi_token_index": 94,
+        },
+        4,
         pictures(3, 16, 16),
     ),
     "gemma3": (
@@ -186,7 +221,7 @@ VISION_MODELS: dict[str, tuple[dict[str, Any], int, Callable[[int], dict[str, Te
             "eoi_token_index": 94,
         },
         4,
-        pictures(3, 16, 16),
+        with_types(pictures(3, 16, 16), "token_type_ids"),
     ),
     "mistral3": (
         {
@@ -289,7 +324,7 @@ VISION_MODELS: dict[str, tuple[dict[str, Any], int, Callable[[int], dict[str, Te
             "vision_feature_layer": -1,
             "vision_aspect_ratio": "anyres_max_9",
         },
-        37,
+        36,
         lambda n: {"pixel_values": torch.randn(n, 2, 3, 16, 16), "image_sizes": torch.tensor([[16, 16]] * n)},
     ),
     "mllama": (
@@ -378,7 +413,7 @@ VISION_MODELS: dict[str, tuple[dict[str, Any], int, Callable[[int], dict[str, Te
             "image_end_token_id": 94,
         },
         4,
-        patches(3 * 2 * 16),
+        with_types(patches(3 * 2 * 16), "mm_token_type_ids"),
     ),
     "blip-2": (
         {
@@ -423,28 +458,6 @@ VISION_MODELS: dict[str, tuple[dict[str, Any], int, Callable[[int], dict[str, Te
         4,
         pictures(3, 16, 16),
     ),
-    "perception_lm": (
-        {
-            "text_config": llama(),
-            "vision_config": {
-                "model_type": "timm_wrapper",
-                "architecture": "vit_pe_core_large_patch14_336",
-                "model_args": {
-                    "embed_dim": 32,
-                    "img_size": [14, 14],
-                    "depth": 1,
-                    "global_pool": "",
-                    "use_post_transformer_norm": False,
-                    "init_values": 0.1,
-                    "ref_feat_shape": [1, 1],
-                },
-            },
-            "image_token_id": IMAGE,
-            "video_token_id": 96,
-        },
-        1,
-        pictures(1, 3, 14, 14),
-    ),
     "kosmos-2": (
         {
             "text_config": {
@@ -462,7 +475,7 @@ VISION_MODELS: dict[str, tuple[dict[str, Any], int, Callable[[int], dict[str, Te
             "latent_query_num": 4,
         },
         4,
-        pictures(3, 16, 16),
+        with_types(pictures(3, 16, 16), "image_embeds_position_mask"),
     ),
 }
 
@@ -476,4 +489,5 @@ def vision_model(name: str) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     image = torch.full((tokens,), IMAGE)
     ids = torch.cat([text[0], image, text[1], image, text[2]])[None]
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **images(2)}
+    inputs |= {name: (ids == IMAGE).long() for name, given in inputs.items() if not given.numel()}
     return model, inputs

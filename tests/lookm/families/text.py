@@ -94,14 +94,6 @@ TEXT_MODELS: dict[str, dict[str, Any]] = {
     "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 256},
     "biogpt": {},
     "xglm": {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 48},
-    "dbrx": {
-        "d_model": 32,
-        "n_layers": 2,
-        "n_heads": 4,
-        "max_seq_len": 256,
-        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8},
-        "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
-    },
     "diffllama": {},
     "deepseek_v2": {
         "num_key_value_heads": 4,
