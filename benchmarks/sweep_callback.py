@@ -74,11 +74,11 @@ class Sweep(Callback):
         settings = [job_settings(config, overrides) for overrides in job_overrides(config)]
         if not leads():
             return
-        from benchmarks.evaluation.sweep import check_runs
+        from benchmarks.evaluation.sweep import check_runs, merge_jobs
 
         check_runs(settings)
         name_group(config.hydra.overrides.task)
-        self._runs = list({one.folder: one for one in settings}.values())
+        self._runs = merge_jobs(settings)
         print(f"{len(settings)} jobs, {len(self._runs)} runs", file=sys.stderr, flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:

@@ -185,3 +185,14 @@ def test_it_works_as_a_program_from_any_folder(tmp_path: Path) -> None:
     assert told.stderr.startswith("error: unknown strategy 'foo'; choose one of a_merge, full, h2o")
     assert told.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_over_tasks_compares_all_of_them(
+    command: Command, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert command("-m", "strategy=full,h2o", "task=T-1,N-1") == Status.DONE
+    told = capfd.readouterr()
+    assert "4 jobs, 2 runs" in told.err
+    head = next(line for line in told.out.splitlines() if line.startswith("strategy"))
+    assert "T-1" in head
+    assert "N-1" in head

@@ -20,11 +20,11 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 
 def versions() -> dict[str, str]:
     """Versions of Python and of those packages that can change an answer or a score and are installed."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in _PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            installed[package] = importlib.metadata.version(package)
+    return installed
 
 
 @lru_cache(maxsize=1)

@@ -178,14 +178,14 @@ def select_datasets(benchmark: Benchmark, datasets: Any, task: Any) -> tuple[Dat
         LookmError: a name the benchmark does not have (the message lists what it has), or nothing left.
     """
     names = [info.dataset for info in benchmark.datasets]
-    wanted = names if datasets is None else [datasets] if isinstance(datasets, str) else list(datasets)
-    for name in wanted:
+    named = names if datasets is None else [datasets] if isinstance(datasets, str) else list(datasets)
+    for name in named:
         if name not in names:
             raise LookmError(f"unknown dataset {name!r}; {benchmark.label} has {', '.join(names)}")
     of_task = benchmark.datasets if task is None else datasets_of(str(task), benchmark.datasets)
-    chosen = tuple(info for info in of_task if info.dataset in wanted)
+    chosen = tuple(info for info in of_task if info.dataset in named)
     if not chosen:
-        raise LookmError(f"none of the datasets {', '.join(wanted)} belongs to task {task}; leave one of the two out")
+        raise LookmError(f"none of the datasets {', '.join(named)} belongs to task {task}; leave one of the two out")
     return chosen
 
 

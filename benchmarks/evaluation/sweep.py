@@ -23,6 +23,30 @@ def check_runs(settings: Sequence[Settings]) -> None:
             open_run(settings[place], material)
 
 
+def merge_jobs(settings: Sequence[Settings]) -> list[Settings]:
+    """The runs of a sweep's jobs: jobs of one folder, such as `task=T-1` and `task=T-2`, select their samples together.
+
+    Returns:
+        One entry for each folder, in the order of the first jobs; its datasets are those of all its jobs, in the
+        benchmark's order, and its limit is their largest (smaller selections are part of larger ones).
+    """
+    by_folder: dict[Path, list[Settings]] = {}
+    for one in settings:
+        by_folder.setdefault(one.folder, []).append(one)
+    return [_merged(jobs) for jobs in by_folder.values()]
+
+
+def _merged(jobs: Sequence[Settings]) -> Settings:
+    first = jobs[0]
+    names = {info.dataset for job in jobs for info in job.datasets}
+    limits = [job.limit for job in jobs]
+    return replace(
+        first,
+        datasets=tuple(info for info in first.benchmark.datasets if info.dataset in names),
+        limit=None if None in limits else max(limit for limit in limits if limit is not None),
+    )
+
+
 class Jobs:
     """Computes jobs together that share a model and samples, and hands out their outcomes one by one.
 
