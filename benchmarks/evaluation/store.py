@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evaluation.lock import Lock
-from benchmarks.evaluation.provenance import code_digest
+from benchmarks.evaluation.provenance import code_digest, difference_in
 from benchmarks.evaluation.records import SampleRecord, mend_records, read_records, write_records
 from benchmarks.files import append_text, read_json, remove_temporaries, write_json, writing
 from lookm.errors import LookmError
@@ -170,9 +170,7 @@ class RunFolder:
             recorded = self._about.get(name)
             if value is None or recorded is None:
                 continue
-            if name == "configuration":
-                recorded = _without_path(recorded)
-            difference = _difference(recorded, value, shared_keys_only=name == "data")
+            difference = difference_in(recorded, value, shared_keys_only=name == "data")
             if difference:
                 raise LookmError(f"{self.path} was computed with other {name} ({difference}); {AFRESH}")
 
@@ -252,15 +250,10 @@ class RunFolder:
             LookmError: the folder cannot be written to, or another process holds the run.
         """
         path, records = self._samples(dataset), self.records(dataset)
-        names = [name for name in order if name in records]
-        with suppress(OSError):
-            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-            if lines == [records[name].to_line()[:-1] for name in names]:
-                return
         if records:
             with self.hold(), writing(path):
                 self._lock.check()
-                write_records(path, dict(records), names)
+                write_records(path, dict(records), order)
 
     @property
     def _thrown_away(self) -> Path:
@@ -336,31 +329,3 @@ def hold_all(folders: Sequence[RunFolder], *, wait: bool = False) -> Iterator[No
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _difference(recorded: Any, now: Any, *, shared_keys_only: bool, name: str = "") -> str:
-    """The first difference between two JSON values in words; empty where there is none."""
-    if isinstance(recorded, dict) and isinstance(now, dict):
-        for key in [*now, *(key for key in recorded if key not in now)]:
-            if shared_keys_only and not (key in recorded and key in now):
-                continue
-            path = f"{name}.{key}" if name else str(key)
-            difference = _difference(recorded.get(key), now.get(key), shared_keys_only=False, name=path)
-            if difference:
-                return difference
-        return ""
-    if _plain(recorded) == _plain(now):
-        return ""
-    return f"{name or 'value'}: {recorded!r} there, {now!r} now"
-
-
-def _without_path(configuration: Any) -> Any:
-    """A recorded configuration without the place of the weights, which older folders name; the fingerprint counts."""
-    if not isinstance(configuration, dict) or not isinstance(configuration.get("model"), dict):
-        return configuration
-    model = {key: value for key, value in configuration["model"].items() if key != "path"}
-    return {**configuration, "model": model}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -29,7 +29,6 @@ from tests.reliability.residence import Residence
 # Threads that wait by spinning make small models a hundred times slower when another program wants a core too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-OUTPUT = Path("results/reliability")
 _DATASETS = 12  # of the mini benchmark
 _ROUNDS = 8
 _FLAT = 4096.0  # bytes per sample: below, 100,000 samples stay within 0.4 GB
@@ -176,13 +175,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.reliability.soak",
         description="Let the tiny model work for long and watch its memory, or kill it again and again and compare the "
-        "bytes. Results go to --output as JSON and PNG; the runs themselves to a temporary folder.",
+        "bytes. The runs themselves go to a temporary folder.",
         epilog="Exit status: 0 all well, 1 memory grew, samples failed or bytes differ, 2 wrong input.",
     )
     parser.add_argument("--samples", type=int, default=0, metavar="N", help="ask so many, in 8 rounds over 12 datasets")
     parser.add_argument("--kills", type=int, default=0, metavar="N", help="kill runs of 24 samples so often (SIGKILL)")
     parser.add_argument("--seed", type=int, default=0, help="draws the moments of the kills (0)")
-    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="FOLDER", help=f"where results go ({OUTPUT})")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the results there, as JSON and PNG")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py, such as strategy=h2o")
     return parser
 
@@ -199,10 +198,11 @@ def _load(options: argparse.Namespace) -> bool:
     each = -(-options.samples // (_DATASETS * _ROUNDS))
     with tempfile.TemporaryDirectory() as folder:
         result = load(_settings(options, Path(folder), f"benchmark.samples={each}"), _ROUNDS)
-    write_json(options.output / "soak.json", result.to_dict())
     sizes = [size / 2**20 for _, size in result.memory]
     title = f"{result.samples} samples, {result.growth / 1024:+.2f} KiB per sample in the second half"
-    draw(result, options.output / "soak.png", title)
+    if options.output is not None:
+        write_json(options.output / "soak.json", result.to_dict())
+        draw(result, options.output / "soak.png", title)
     print(f"{title}; {sizes[0]:.0f} MiB at the start, {max(sizes):.0f} MiB at the peak, {result.failed} failed")
     return result.growth < _FLAT and not result.failed
 
@@ -217,7 +217,8 @@ def _kills(options: argparse.Namespace) -> bool:
             seed=options.seed,
             report=_report,
         )
-    write_json(options.output / "kills.json", asdict(result))
+    if options.output is not None:
+        write_json(options.output / "kills.json", asdict(result))
     for line in result.differences:
         print(line)
     print(f"{result.kills} kills in {result.runs} runs; {len(result.differences)} runs differ from an undisturbed one")

@@ -91,7 +91,7 @@ def test_the_exit_status_tells(
     [
         ([], "nothing to do"),
         (["--samples", "5"], "--samples is 5"),
-        (["--kills", "1", "strategy=h2o,tp"], "results_dir="),
+        (["--kills", "1", "strategy=h2o,tp"], "2 runs are"),
     ],
 )
 def test_wrong_input_is_one_line(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
