@@ -17,7 +17,7 @@ from benchmarks.milebench.annotation import annotation_path, read_annotation
 from benchmarks.milebench.dataset import Dataset, read_dataset
 from benchmarks.milebench.images import open_image
 from benchmarks.milebench.lengths import Lengths, Measure, measure_lengths
-from benchmarks.milebench.normalisation import normalise
+from benchmarks.milebench.official import normalise
 from benchmarks.milebench.prompts import PLACEHOLDER
 from lookm.errors import LookmError
 

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.milebench.choices import choice_key, match_choice
-from benchmarks.milebench.normalisation import normalise
+from benchmarks.milebench.official import choice_key, match_choice, normalise
 from benchmarks.milebench.repaired import contains, find_choice
 from benchmarks.milebench.rouge import rouge_l, rouge_score_l
 from lookm.errors import LookmError

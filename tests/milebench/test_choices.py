@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.milebench.choices import choice_key, match_choice
-from benchmarks.milebench.normalisation import normalise
+from benchmarks.milebench.official import choice_key, match_choice, normalise
 
 
 def official(answer: str, *choices: str) -> str:

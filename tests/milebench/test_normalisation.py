@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.milebench.normalisation import MARKS, normalise
+from benchmarks.milebench.official import MARKS, normalise
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 from benchmarks.evaluation.results import predictions_of
 from benchmarks.milebench import score_predictions
 from benchmarks.milebench.dataset import read_dataset
-from benchmarks.milebench.normalisation import normalise
+from benchmarks.milebench.official import normalise
 from tests.runner.small_benchmark import DATASETS
 from tests.tables.run_folders import STRATEGIES, Folders, right
 
