@@ -64,6 +64,7 @@ def look_once_attention(
     cache = now.cache
     _check(module, query, key, attention_mask, kwargs, now)
     now.attended.add(index)
+    attention_mask = None if cache.layer_is_compressed(index) else attention_mask
     plain = attention_mask is None and all(kwargs.get(name) is None for name in SOFTMAX)
     if cache.layer_is_compressed(index):
         attend = None if plain else partial(_decode_exactly, module, scaling, kwargs)
@@ -94,7 +95,7 @@ def _check(
     if index in now.attended:
         reason = "computes its attention twice"
     elif now.cache.layer_is_compressed(index):
-        reason = None if mask is None else "has a mask of its own after the prompt"
+        reason = "has a mask of its own after the prompt" if mask is not None and _hides(mask) else None
     elif mask is None and (not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False):
         reason = "lets tokens attend to later ones without a mask (is_causal is False)"
     elif key.shape[2] != query.shape[2]:
@@ -106,6 +107,11 @@ def _check(
             reason = f"uses {name}={kwargs[name]!r}"
     if reason is not None:
         raise LookmError(f"layer {index} ({type(module).__name__}) {reason}, which look_once does not support")
+
+
+def _hides(mask: Tensor) -> bool:
+    """Whether a mask hides any key: bool, true for what is seen, or added to the logits."""
+    return not bool(mask.all()) if mask.dtype == torch.bool else bool((mask < 0).any())
 
 
 def _prefill_exactly(

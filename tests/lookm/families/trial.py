@@ -61,8 +61,8 @@ def check_kept(ours: Cache, plain: Cache, attentions: tuple[Tensor, ...], report
             positions = heavy_hitters(weights[0], keys.shape[0])
             keys, values = (states[torch.arange(len(states))[:, None], positions] for states in (keys, values))
         assert ours.layers[index].keys[0].shape == keys.shape, f"layer {index} keeps another number of tokens"
-        torch.testing.assert_close(ours.layers[index].keys[0], keys, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(ours.layers[index].values[0], values, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.layers[index].keys[0], keys, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(ours.layers[index].values[0], values, rtol=1e-3, atol=1e-3)
 
 
 def heavy_hitters(weights: Tensor, kv_heads: int) -> Tensor:
