@@ -71,6 +71,8 @@ class Bacon(RankedStrategy):
         if earlier:
             v = v + torch.stack(earlier).mean(0)
         top = min(past, 2 * self.slots(layer.is_image))
+        if not top:
+            return b
         b_top, v_top = (x.gather(1, top_positions(x, top)) for x in (b, v))  # [Hkv, 2K]
         spread = b_top.std(-1, correction=0) / v_top.std(-1, correction=0)
         ratio = (v_top.mean(-1) / b_top.mean(-1)).clamp(0, 1)

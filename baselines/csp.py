@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lookm.errors import LookmError
 from lookm.eviction import top_positions, with_recent
 from lookm.layer import Layer
 from lookm.prompt import on_host
@@ -50,6 +51,8 @@ class Csp(Strategy):
 
     def _sums(self, layer: Layer, window: int) -> tuple[Tensor, Tensor]:
         """Σ softmax_n over the last queries of the key's own modality and of the other, each (Hkv, L) float32."""
+        if not layer.plain:
+            raise LookmError(f"{self.name} computes causal attention anew, and layer {layer.index} has another mask")
         first = layer.length - window
         sums = layer.queries.new_zeros(2, layer.queries.shape[0], layer.length, dtype=torch.float32)
         assert layer.scaling is not None

@@ -69,18 +69,21 @@ def look_once_attention(
     if cache.layer_is_compressed(index):
         attend = None if plain else partial(_decode_exactly, module, scaling, kwargs)
         return cache.attend(module, index, query, key, value, scaling, attend), None
+    has_rotary = bool(getattr(module, "use_rope", True))
     if not plain:
         output, statistics = _prefill_exactly(
             module, query, key, value, attention_mask, dropout, scaling, kwargs, cache
         )
-        cache.compress(index, cache.prompt_layers(index, query, scaling, None, statistics))
+        cache.compress(
+            index, cache.prompt_layers(index, query, scaling, None, statistics, plain=False, rotary=has_rotary)
+        )
         return output, None
     if dropout == 0 and one_pass.serves(query) and any(needs != Needs() for needs in cache.row_needs):
         output, statistics = _prefill_with_statistics(query, key, value, cache, scaling)
-        cache.compress(index, cache.prompt_layers(index, query, scaling, None, statistics))
+        cache.compress(index, cache.prompt_layers(index, query, scaling, None, statistics, rotary=has_rotary))
         return output, None
     output, log_sum_exp = _prefill(module, query, key, value, cache.prompt.starts, dropout, scaling)
-    cache.compress(index, cache.prompt_layers(index, query, scaling, log_sum_exp, None))
+    cache.compress(index, cache.prompt_layers(index, query, scaling, log_sum_exp, None, rotary=has_rotary))
     return output, None
 
 

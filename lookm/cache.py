@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from lookm.errors import LookmError
 from lookm.layer import Layer
 from lookm.prompt import Prompt
 from lookm.record import LayerSizes, PromptRecord
+from lookm.rotary import RotaryCall, Rotation
 from lookm.statistics import Statistics
 from lookm.stopwatch import Mark
 from lookm.strategy import Strategy
@@ -45,6 +47,7 @@ class PromptCache(Cache, ABC):
         self.prompt = prompt
         self.row_is_image = tuple(prompt.row_is_image(row) for row in range(len(prompt.starts)))
         self.row_needs = tuple(joined_needs(strategies, is_image) for is_image in self.row_is_image)
+        self._rotary_call: RotaryCall | None = None
         self._row_memory: tuple[dict[Hashable, dict[int, Any]], ...] = tuple({} for _ in self.row_is_image)
 
     def prompt_layers(
@@ -54,6 +57,9 @@ class PromptCache(Cache, ABC):
         scaling: float | None,
         log_sum_exp: Tensor | None,
         statistics: Sequence[Statistics] | None,
+        *,
+        plain: bool = True,
+        rotary: bool = True,
     ) -> list[Layer]:
         """Each row of a layer whose attention has just been computed, as strategies read it.
 
@@ -63,6 +69,8 @@ class PromptCache(Cache, ABC):
             scaling: factor on Q Kᵀ.
             log_sum_exp: (B, Hq, L) float32 of the attention kernel, or None.
             statistics: of each row, where they were made beside its attention: what `row_needs` asks for; or None.
+            plain: whether attention is causal and nothing else.
+            rotary: whether the layer has a rotary embedding.
         """
         held = self.layers[layer_index]
         assert isinstance(held, CacheLayerMixin)
@@ -79,10 +87,23 @@ class PromptCache(Cache, ABC):
                 n_layers=len(self.layers),
                 log_sum_exp=None if log_sum_exp is None else log_sum_exp[row, :, start:],
                 statistics=None if statistics is None else statistics[row],
+                plain=plain,
+                rotation=partial(self._rotation_of, row, rotary),
                 memory=self._row_memory[row],
             )
             for row, start in enumerate(self.prompt.starts)
         ]
+
+    def note_rotary_call(self, call: RotaryCall) -> None:
+        """Remember how the prompt is rotated, before its first layer."""
+        if call.position_ids.shape[-1] == self.prompt.length:
+            self._rotary_call = call
+
+    def _rotation_of(self, row: int, rotary: bool) -> Rotation:
+        """The rotary embedding of one row."""
+        if self._rotary_call is None or not rotary:
+            raise LookmError("the strategy reads the rotary embedding, and the model shows none; choose another one")
+        return self._rotary_call.of_row(row, self.prompt.starts[row])
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any

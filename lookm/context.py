@@ -16,6 +16,8 @@ from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from lookm.rotary import RotaryCall, rotary_calls
+
 if TYPE_CHECKING:
     from lookm.cache import PromptCache
 
@@ -113,6 +115,13 @@ _led: dict[int, _Led] = {}  # by the id of the configuration, which several mode
 _lock = Lock()
 
 
+def _note_rotary_call(call: RotaryCall) -> None:
+    """Show the present forward pass's cache how its prompt is rotated."""
+    now = forward_pass()
+    if now is not None and now.cache is not None:
+        now.cache.note_rotary_call(call)
+
+
 @contextmanager
 def led(decoder: PreTrainedModel) -> Iterator[None]:
     """Within the block, the decoder's attention goes through `look_once`; after the last such block it is as before."""
@@ -124,7 +133,8 @@ def led(decoder: PreTrainedModel) -> Iterator[None]:
         if not isinstance(name, AttentionName):
             decoder.set_attn_implementation(AttentionName.over(name))
     try:
-        yield
+        with rotary_calls(decoder, _note_rotary_call):
+            yield
     finally:
         with _lock:
             entry.blocks -= 1

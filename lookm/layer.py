@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from lookm.rotary import Rotation
 from lookm.statistics import Needs, Statistics, attention_statistics
 
 T = TypeVar("T")
@@ -27,6 +28,9 @@ class Layer:
         log_sum_exp: log Σ_j exp(scaling · q_i · k_j) over the keys that query i sees, (Hq, L) float32, where the
             attention kernel computed it.
         statistics: the sums made so far: beside the attention, or by `make_statistics`.
+        plain: whether attention is softmax(Q Kᵀ · scaling) of each token on those before it and itself, without another
+            mask, cap or sink; the statistics are right in any case.
+        rotation: gives the rotary embedding; None for a layer without a model, which has the standard one.
         memory: one prompt's, handed from layer to layer: what `remember` puts there.
     """
 
@@ -39,6 +43,8 @@ class Layer:
     n_layers: int = 1
     log_sum_exp: Tensor | None = None
     statistics: Statistics | None = None
+    plain: bool = True
+    rotation: Callable[[], Rotation] | None = None
     memory: dict[Hashable, dict[int, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,6 +87,16 @@ class Layer:
         """W_j(w) = Σ A[i, j] over the last w queries, (Hq, L) float32; `Needs(windows=frozenset({w}))`."""
         assert self.statistics is not None
         return self.statistics.windows[w]
+
+    def rotary(self) -> Rotation:
+        """The rotary embedding of queries and keys.
+
+        Raises:
+            LookmError: where the layer has none that is known.
+        """
+        if self.rotation is not None:
+            return self.rotation()
+        return Rotation.standard(self.length, self.keys.shape[-1], self.keys.device)
 
     def per_kv_head(self, scores: Tensor) -> Tensor:
         """Average the scores of one group's query heads: (Hq, …) → (Hkv, …)."""

@@ -61,6 +61,10 @@ class Strategy(ABC):
         if type(value) not in (int, float):  # NumPy's; the shortest number that it stands for
             object.__setattr__(self, field, float(str(value)))
 
+    def _check_flag(self, field: str, value: object) -> None:
+        if not isinstance(value, bool):
+            raise LookmError(f"{field}={value!r} does not fit; choose true or false")
+
     def _check_above_zero(self, field: str, value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < inf:
             raise LookmError(f"{field}={value!r} does not fit; choose a number above 0")

@@ -257,6 +257,55 @@ def csp(case: Case) -> list[list[int]]:
     return kept
 
 
+def turned(state: Tensor, position: int) -> Tensor:
+    """A key or query (D,) after the standard rotary embedding of base 10,000 at a position, pair by pair."""
+    half = state.shape[0] // 2
+    out = state.clone()
+    for d in range(half):
+        angle = position * 10000.0 ** (-d / half)
+        a, b = float(state[d]), float(state[d + half])
+        out[d] = a * math.cos(angle) - b * math.sin(angle)
+        out[d + half] = b * math.cos(angle) + a * math.sin(angle)
+    return out
+
+
+def streaming(case: Case) -> tuple[list[list[int]], Tensor, Tensor]:
+    sinks = min(case.fields["sinks"], case.budget - 1)
+    kept = [*range(sinks), *range(case.length - (case.budget - sinks), case.length)]
+    keys, values = case.keys[:, kept].clone(), case.values[:, kept]
+    if case.fields["positions"] == "renumbered":  # the paper counts in the cache: all distances are those from L
+        for h in range(case.heads):
+            for slot, j in enumerate(kept):
+                keys[h, slot] = turned(case.keys[h, j], case.length - case.budget + slot - j)
+    return [kept] * case.heads, keys, values
+
+
+def expected_attention(case: Case) -> list[list[int]]:
+    kept, queries, sinks = [], case.layer.queries.double(), case.fields["sinks"]
+    size, group = queries.shape[-1], queries.shape[0] // case.heads
+    for h in range(case.heads):
+        scores = [0.0] * case.length
+        for q in range(h * group, (h + 1) * group):
+            before = torch.stack([turned(queries[q, i], -i) for i in range(sinks, case.length)])
+            mu, centred = before.mean(0), before - before.mean(0)
+            sigma = centred.T @ centred / len(before)
+            future = range(case.length, case.length + case.fields["future"])
+            unit = torch.eye(size, dtype=torch.float64)
+            mean_rotation = sum(torch.stack([turned(column, t) for column in unit]).T for t in future) / len(future)
+            mu, sigma = mean_rotation @ mu, mean_rotation @ sigma @ mean_rotation.T
+            logits = []
+            for j in range(sinks, case.length):
+                k = case.keys[h, j]
+                spread = float(k @ sigma @ k) / (2 * size) if case.fields["covariance"] else 0.0
+                logits.append(float(k @ mu) / math.sqrt(size) + spread)
+            total = sum(math.exp(x - max(logits)) for x in logits)
+            for j, x in zip(range(sinks, case.length), logits, strict=True):
+                norm = case.norm(case.values, h, j) if case.fields["values"] else 1.0
+                scores[j] += math.exp(x - max(logits)) / total * norm / group
+        kept.append(case.ranked(scores, case.fields["recent"], sinks))
+    return kept
+
+
 def bacon(case: Case) -> list[list[int]]:
     kept, kernel = [], case.fields["kernel"]
     w = case.fitting(case.fields["window"])

@@ -30,6 +30,11 @@ METHODS: dict[str, tuple[Callable[[oracle.Case], Any], list[dict[str, Any]]]] = 
     "knorm": (oracle.knorm, [*PRIORS, {"recent": 3, "sinks": 1}]),
     "keydiff": (oracle.keydiff, [*PRIORS, {"recent": 5}]),
     "cur": (oracle.cur, [*PRIORS, {"block": 7, "sinks": 0}]),
+    "streaming": (oracle.streaming, [{}, {"positions": "renumbered"}, {"positions": "renumbered", "sinks": 2}]),
+    "expected_attention": (
+        oracle.expected_attention,
+        [{"text_prior": "strict", "future": 9}, {"future": 20, "covariance": False}, {"future": 3, "values": False}],
+    ),
     "lagkv": (oracle.lagkv, [*PRIORS, {"lag": 9}, {"lag": 128}, {"sinks": 0, "recent": 2}]),
     "mixkv": (oracle.mixkv, [*PRIORS, {"window": 6, "kernel": 3}]),
     "madakv_heads": (oracle.madakv_heads, [{}, {"window": 3, "recent": 2}]),
