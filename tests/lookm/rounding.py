@@ -8,7 +8,7 @@ Lemma 3.1 and Eq. 3.4).
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 ELEMENTARY = 40  # roundings that an exp or a log stands for: 20 ulp, those of the fastest exp in torch's CPU kernels
 
@@ -67,6 +67,18 @@ def merge_error(states: Tensor) -> float:
 def cosine_roundings(size: int) -> int:
     """Roundings in a cosine of two keys (D,)."""
     return 3 * size + 4
+
+
+def pass_error(model: nn.Module, length: int) -> float:
+    """Error of a pass through a model with `length` tokens, as a share of the largest result.
+
+    A path through the model is a chain of sums, each as long as the rows of a weight, and of softmaxes over the tokens,
+    at most one for each weight; normalisation keeps magnitudes alike from layer to layer. Of so many roundings, k, the
+    errors cancel as those of random ones do: λ √k of them remain, but for a probability of 2 exp(−λ²/2) (Higham and
+    Mary, SIAM Journal on Scientific Computing 41(5), 2019); λ is 10.
+    """
+    chain = sum(weight[0].numel() + length for weight in model.parameters() if weight.ndim > 1)
+    return gamma(math.ceil(10 * math.sqrt(chain)))
 
 
 def assert_close(ours: Tensor, exact: Tensor, *, relative: float = 0.0, absolute: float | Tensor = 0.0) -> None:

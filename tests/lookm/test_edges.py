@@ -11,6 +11,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, TextGenerationPipeline
 from lookm import BudgetError, LookmError, load_strategy, look_once
 from lookm.prompt import image_token_ids
 from tests.lookm.models import IMAGE, TEXT, built, llama, prompt
+from tests.lookm.rounding import assert_close, pass_error
 
 
 def test_a_budget_error_is_a_lookm_error() -> None:
@@ -78,7 +79,8 @@ def test_a_backward_pass_through_decode_steps_equals_that_of_the_full_cache() ->
         gradients.append(model.model.layers[0].self_attn.k_proj.weight.grad.clone())
         if block:
             session.__exit__(None, None, None)
-    torch.testing.assert_close(gradients[0], gradients[1])
+    error = 4 * pass_error(model, inputs["input_ids"].shape[1] + 2)  # forth and back, both rounded
+    assert_close(gradients[0], gradients[1], absolute=error * gradients[1].abs().max())
 
 
 def test_with_classifier_free_guidance_the_report_is_that_of_the_prompt() -> None:

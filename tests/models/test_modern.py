@@ -15,6 +15,7 @@ from transformers import LlavaOnevisionImageProcessorPil
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone
 from lookm.models.family import load_backbone
+from tests.lookm.rounding import assert_close, pass_error
 from tests.models import modern_checkpoints as made
 from tests.models import plain
 from tests.models.claims import check_backbone, check_sweep, picture
@@ -159,7 +160,8 @@ def test_logits_equal_a_plain_computation(loaded: Loaded, sizes: list[tuple[int,
     weights = plain.double({k: v for file in loaded.folder.glob("*.safetensors") for k, v in load_file(file).items()})
     with torch.inference_mode():
         logits = loaded.backbone.model(**inputs).logits[0]
-    assert torch.allclose(logits.double(), loaded.case.logits(weights, inputs), atol=2e-4, rtol=2e-4)
+    expected = loaded.case.logits(weights, inputs)
+    assert_close(logits, expected, absolute=pass_error(loaded.backbone.model, len(expected)) * expected.abs().max())
 
 
 def test_it_does_what_every_backbone_does(loaded: Loaded) -> None:
