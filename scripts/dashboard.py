@@ -11,9 +11,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.guard import guarded
+from benchmarks.milebench.scoring import PROTOCOLS
+from benchmarks.milebench.taxonomy import TASKS
 from lookm.errors import LookmError
+
+COSTS = ("realised_budget", "kept_bytes", "changed_answers", "decode_ms")
 
 
 @guarded
@@ -41,7 +46,6 @@ def build(options: argparse.Namespace) -> None:
         import wandb_workspaces  # noqa: F401
     except ImportError:
         raise LookmError('wandb_workspaces is missing; pip install "lookm-harness[wandb]"') from None
-    from benchmarks.evaluation.loggers.dashboard import make_report, make_workspace, specification
     from benchmarks.files import write_json
 
     entity = options.entity or "entity"
@@ -63,6 +67,103 @@ def build(options: argparse.Namespace) -> None:
     except OSError as error:
         raise LookmError(f"{options.output} cannot be written ({error.strerror}); choose another --output") from None
     print(f"written: {options.output}")
+
+
+def make_workspace(entity: str, project: str) -> Any:
+    """Scores by task and dataset, costs, and the table of samples; runs grouped by strategy.
+
+    Args:
+        entity: wandb team or user.
+        project: wandb project.
+
+    Returns:
+        A `wandb_workspaces.workspaces.Workspace`, not saved.
+    """
+    import wandb_workspaces.reports.v2 as panels
+    import wandb_workspaces.workspaces as workspaces
+
+    overview = [_bars(f"mean, {protocol}", f"mean/{protocol}") for protocol in PROTOCOLS]
+    tasks = [_bars(f"{task}, {protocol}", f"task/{task}/{protocol}") for task in TASKS for protocol in PROTOCOLS]
+    costs = [_bars(name, f"mean/{name}") for name in COSTS]
+    sections = [
+        workspaces.Section(name="Scores", panels=[*overview, *_trade_offs()], is_open=True),
+        workspaces.Section(name="Costs", panels=costs, is_open=True),
+        workspaces.Section(name="Tasks", panels=tasks, is_open=False),
+        workspaces.Section(name="Samples", panels=[panels.WeavePanelSummaryTable(table_name="samples")], is_open=True),
+    ]
+    return workspaces.Workspace(
+        entity=entity,
+        project=project,
+        name="LOOK-M",
+        sections=sections,
+        runset_settings=workspaces.RunsetSettings(groupby=[workspaces.Config("identity.strategy.name")]),
+    )
+
+
+def make_report(entity: str, project: str, *, online: bool) -> Any:
+    """A wandb report: what compressing costs and changes, with the runs it is made from.
+
+    Args:
+        entity: wandb team or user.
+        project: wandb project.
+        online: whether the runs of that project are asked for, which needs an account; else the report's own
+            project is meant.
+
+    Returns:
+        A `wandb_workspaces.reports.v2.Report`, not saved.
+    """
+    import wandb_workspaces.reports.v2 as reports
+
+    def grid(*panels: Any) -> Any:
+        owner, place = (entity, project) if online else ("", "")
+        runs = reports.Runset(entity=owner, project=place, name="runs", groupby=["identity.strategy.name"])
+        return reports.PanelGrid(runsets=[runs], panels=list(panels))
+
+    blocks = [
+        reports.TableOfContents(),
+        reports.H1("Scores"),
+        reports.P("Means of the task codes, under MileBench's own evaluator (official) and one that reads better."),
+        grid(*(_bars(f"mean, {protocol}", f"mean/{protocol}") for protocol in PROTOCOLS)),
+        reports.H1("Costs"),
+        reports.P("Budgets as they were realised, bytes of a sample's cache, and the share of answers that changed."),
+        grid(*(_bars(name, f"mean/{name}") for name in COSTS), *_trade_offs()),
+        reports.H1("Tasks"),
+        grid(*(_bars(task, f"task/{task}/official") for task in TASKS)),
+        reports.H1("Samples"),
+        grid(reports.WeavePanelSummaryTable(table_name="samples")),
+    ]
+    description = "Cache compression strategies on one model and benchmark (arXiv 2406.18139)."
+    return reports.Report(
+        entity=entity, project=project, title="LOOK-M", description=description, blocks=blocks, width="fluid"
+    )
+
+
+def specification(entity: str, project: str) -> dict[str, Any]:
+    """Workspace and report as the JSON that would be saved; made without network and account."""
+    made = {"workspace": make_workspace(entity, project), "report": make_report(entity, project, online=False)}
+    return {
+        name: item._to_model().model_dump(mode="json", by_alias=True, exclude_none=True) for name, item in made.items()
+    }
+
+
+def _bars(title: str, metric: str) -> Any:
+    import wandb_workspaces.reports.v2 as panels
+
+    return panels.BarPlot(title=title, metrics=[panels.SummaryMetric(metric)], orientation="h")
+
+
+def _trade_offs() -> list[Any]:
+    """Score against bytes and against decode time, one mark a run."""
+    import wandb_workspaces.reports.v2 as panels
+
+    return [
+        panels.ScatterPlot(
+            title=f"official score against {cost}",
+            x=panels.SummaryMetric(f"mean/{cost}"),
+            y=panels.SummaryMetric("mean/official"),
+        )
+        for cost in ("kept_bytes", "decode_ms")
+    ]
 
 
 if __name__ == "__main__":

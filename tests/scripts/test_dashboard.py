@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 
 from benchmarks.evaluation.loggers.content import numbers
-from benchmarks.evaluation.loggers.dashboard import make_workspace, specification
 from benchmarks.evaluation.summary import TaskRow
 from benchmarks.milebench import TASKS
-from scripts.dashboard import main
+from scripts.dashboard import main, make_workspace, specification
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")
 
