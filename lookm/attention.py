@@ -16,7 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface, causal_mask_function
 
 from lookm.cache import PromptCache
-from lookm.context import NAME, ForwardPass, forward_pass, original_attention, original_name
+from lookm.context import NAME, ForwardPass, eagerly, forward_pass, original_attention, original_name
 from lookm.errors import LookmError
 from lookm.exact import causal_mask, masked_statistics
 from lookm.kernels import one_pass
@@ -28,7 +28,7 @@ SOFTMAX = ("softcap", "s_aux")
 """Keyword arguments that change the softmax: capped logits, attention sinks."""
 
 
-@torch.compiler.disable
+@eagerly
 def look_once_attention(
     module: nn.Module,
     query: Tensor,

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import wraps
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -20,6 +22,9 @@ from lookm.rotary import RotaryCall, rotary_calls
 
 if TYPE_CHECKING:
     from lookm.cache import PromptCache
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 NAME = "look_once"
 """The attention function's name, as registered with transformers."""
@@ -45,6 +50,17 @@ class ForwardPass:
 
 
 _forward_pass: ContextVar[ForwardPass | None] = ContextVar("lookm_forward_pass", default=None)
+
+
+def eagerly(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that `torch.compile` leaves its graph for; calls outside of compiled code cost nothing more."""
+    outside = torch.compiler.disable(function)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return outside(*args, **kwargs) if torch.compiler.is_compiling() else function(*args, **kwargs)
+
+    return call
 
 
 def forward_pass() -> ForwardPass | None:

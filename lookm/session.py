@@ -8,14 +8,13 @@ from contextvars import ContextVar, copy_context
 from threading import Condition, get_ident
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache
 
 import lookm.attention  # noqa: F401  registers the attention function
 from lookm.cache import LookOnceCache
-from lookm.context import ForwardPass, forward_pass, led, set_forward_pass
+from lookm.context import ForwardPass, eagerly, forward_pass, led, set_forward_pass
 from lookm.decoder import decoder_of, image_ids_of, way_to
 from lookm.errors import LookmError
 from lookm.prompt import image_mask, read_prompt
@@ -126,7 +125,7 @@ class Session:
             self._record.aside = True
             self._record = record
 
-    @torch.compiler.disable
+    @eagerly
     def note_embedded(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         """A hook of the input embeddings: models that embed a prompt before their forward pass show its tokens here."""
         if args and forward_pass() is None and innermost_session(self.decoder) is self:
@@ -236,7 +235,7 @@ class _Entrance:
         copy.session = None
         return copy
 
-    @torch.compiler.disable
+    @eagerly
     def before(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -265,7 +264,7 @@ class _Entrance:
             added["past_key_values"] = now.cache
         return positional, named | added
 
-    @torch.compiler.disable
+    @eagerly
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """End the forward pass that began here."""
         now = forward_pass()
@@ -276,7 +275,7 @@ class _Entrance:
                 self.session.end_prompt(now.cache)
 
     def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        return dict(self.signature.bind_partial(*args).arguments) | kwargs
+        return dict(self.signature.bind_partial(*args).arguments) | kwargs if args else dict(kwargs)
 
 
 def _has(kwargs: dict[str, Any], cache: Cache) -> bool:
