@@ -15,12 +15,12 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface, causal_mask_function
 
-from lookm.cache import PromptCache
 from lookm.context import NAME, ForwardPass, eagerly, forward_pass, original_attention, original_name
 from lookm.errors import LookmError
 from lookm.exact import causal_mask, masked_statistics
 from lookm.kernels import one_pass
 from lookm.kernels.prefill import attention_with_log_sum_exp
+from lookm.prompt_cache import PromptCache
 from lookm.statistics import Needs, Statistics
 
 UNSUPPORTED = ("sliding_window", "position_bias")

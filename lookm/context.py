@@ -21,7 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from lookm.rotary import RotaryCall, rotary_calls
 
 if TYPE_CHECKING:
-    from lookm.cache import PromptCache
+    from lookm.prompt_cache import PromptCache
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from lookm.cache import DecodeAttention, PromptCache
 from lookm.context import filling, led
 from lookm.decoder import decoder_of
 from lookm.errors import LookmError
 from lookm.generation import is_looked_at
 from lookm.layer import Layer
 from lookm.prompt import Prompt, image_token_ids, read_prompt
+from lookm.prompt_cache import DecodeAttention, PromptCache
 
 
 def observe_prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor], observe: Callable[[Layer], None]) -> None:

@@ -256,7 +256,7 @@ class _Entrance:
         if "past_key_values" in added and now.cache is None:
             now.cache = session.cache_for(named, now)
         if begins:
-            if named.get("output_attentions") or getattr(module.config, "output_attentions", False):
+            if named.get("output_attentions") or getattr(getattr(module, "config", None), "output_attentions", False):
                 raise LookmError("output_attentions is not available inside look_once; see lookm.attention_map")
             session.enter_pass()
             set_forward_pass(now)

@@ -11,11 +11,11 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from lookm.buckets import Bucket, bucket_cost, decode_rows, divide
-from lookm.cache import DecodeAttention, PromptCache
 from lookm.compression import CompressedRow, Stages, compress_many
 from lookm.errors import BudgetError, LookmError
 from lookm.layer import Layer
 from lookm.prompt import Prompt
+from lookm.prompt_cache import DecodeAttention, PromptCache
 from lookm.record import LayerSizes
 from lookm.stopwatch import Mark, Stopwatch
 from lookm.strategy import Strategy

@@ -1,0 +1,193 @@
+"""What the attention function asks of a cache, and which of a model's layers such a cache holds as they are."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import DynamicCache, PretrainedConfig
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+
+from lookm.compression import joined_needs
+from lookm.context import forward_pass
+from lookm.errors import LookmError
+from lookm.layer import Layer
+from lookm.prompt import Prompt
+from lookm.record import LayerSizes
+from lookm.rotary import RotaryCall, Rotation
+from lookm.statistics import Statistics
+from lookm.strategy import Strategy
+
+DecodeAttention = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
+
+class PromptCache(Cache, ABC):
+    """What the attention function asks of a cache whose layers are compressed once, each after its prompt.
+
+    Attributes:
+        prompt: where padding and images of the prompt batch lie.
+        row_is_image: for each row (L_row,) bool, padding left out; the same tensors for every layer.
+        row_needs: for each row the attention statistics that its strategies will read.
+        untouched: layers that stay as they are, because they hold no more than a window, a state or images.
+    """
+
+    def __init__(
+        self,
+        prompt: Prompt,
+        config: PretrainedConfig,
+        make_layer: Callable[[], CacheLayerMixin],
+        strategies: Sequence[Strategy] = (),
+    ) -> None:
+        layers, self.untouched = cache_layers(config, make_layer)
+        super().__init__(layers=layers)
+        self.prompt = prompt
+        self.row_is_image = tuple(prompt.row_is_image(row) for row in range(len(prompt.starts)))
+        self.row_needs = tuple(joined_needs(strategies, is_image) for is_image in self.row_is_image)
+        self._rotary_call: RotaryCall | None = None
+        self._row_memory: tuple[dict[Hashable, dict[int, Any]], ...] = tuple({} for _ in self.row_is_image)
+
+    def prompt_layers(
+        self,
+        layer_index: int,
+        queries: Tensor,
+        scaling: float | None,
+        log_sum_exp: Tensor | None,
+        statistics: Sequence[Statistics] | None,
+        *,
+        plain: bool = True,
+        rotary: bool = True,
+    ) -> list[Layer]:
+        """Each row of a layer whose attention has just been computed, as strategies read it.
+
+        Args:
+            layer_index: which layer.
+            queries: (B, Hq, L, D), after the rotary embedding.
+            scaling: factor on Q Kᵀ.
+            log_sum_exp: (B, Hq, L) float32 of the attention kernel, or None.
+            statistics: of each row, where they were made beside its attention: what `row_needs` asks for; or None.
+            plain: whether attention is causal and nothing else.
+            rotary: whether the layer has a rotary embedding.
+        """
+        held = self.layers[layer_index]
+        assert isinstance(held, CacheLayerMixin)
+        assert held.keys is not None
+        assert held.values is not None
+        return [
+            Layer(
+                queries[row, :, start:],
+                held.keys[row, :, start:],
+                held.values[row, :, start:],
+                self.row_is_image[row].to(queries.device),
+                scaling,
+                index=layer_index,
+                n_layers=len(self.layers),
+                log_sum_exp=None if log_sum_exp is None else log_sum_exp[row, :, start:],
+                statistics=None if statistics is None else statistics[row],
+                plain=plain,
+                rotation=partial(self._rotation_of, row, rotary),
+                memory=self._row_memory[row],
+            )
+            for row, start in enumerate(self.prompt.starts)
+        ]
+
+    def note_rotary_call(self, call: RotaryCall) -> None:
+        """Remember how the prompt is rotated, before its first layer."""
+        if call.position_ids.shape[-1] == self.prompt.length:
+            self._rotary_call = call
+
+    def _rotation_of(self, row: int, rotary: bool) -> Rotation:
+        """The rotary embedding of one row."""
+        if self._rotary_call is None or not rotary:
+            raise LookmError("the strategy reads the rotary embedding, and the model shows none; choose another one")
+        return self._rotary_call.of_row(row, self.prompt.starts[row])
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values (B, Hkv, n, D) to a layer; returns all that it holds.
+
+        Raises:
+            LookmError: outside the block that made the cache, where nobody would know which of its rows see what.
+        """
+        self.check_in_use()
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    def check_in_use(self) -> None:
+        """Raise LookmError unless the forward pass that is going on knows of this cache."""
+        now = forward_pass()
+        if now is None or now.cache is not self:
+            raise LookmError(
+                "a compressed cache is used outside its look_once block, where attention does not know what it holds; "
+                "go on inside a look_once block of the model"
+            )
+
+    def untouched_sizes(self) -> dict[int, LayerSizes]:
+        """What the layers hold that stay as they are, just after the prompt, by their index."""
+        return {index: _sizes_as_they_are(self.layers[index], self.prompt) for index in self.untouched}
+
+    @abstractmethod
+    def layer_is_compressed(self, layer_index: int) -> bool:
+        """Whether the layer has seen its prompt."""
+
+    @abstractmethod
+    def attend(
+        self,
+        module: nn.Module,
+        layer_index: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+        attention: DecodeAttention | None = None,
+    ) -> Tensor:
+        """Attention of one new token of each row on what a compressed layer holds.
+
+        Args:
+            module: the attention layer.
+            layer_index: its place.
+            query: (B, Hq, 1, D), after the rotary embedding.
+            key: (B, Hkv, held, D), as the layer's `update` returned it.
+            value: (B, Hkv, held, Dv), likewise.
+            scaling: factor on Q Kᵀ, by default 1 / √D.
+            attention: called where the softmax is not the plain one, with queries, keys, values and a mask (rows, 1, 1,
+                held) that is added to the logits, or None; gives (rows, 1, Hq, Dv).
+
+        Returns:
+            (B, 1, Hq, Dv).
+        """
+
+    @abstractmethod
+    def compress(self, layer_index: int, rows: Sequence[Layer]) -> None:
+        """Compress a layer whose attention has just been computed, given as `prompt_layers` makes it."""
+
+
+def cache_layers(
+    config: PretrainedConfig, make_layer: Callable[[], CacheLayerMixin]
+) -> tuple[list[Any], tuple[int, ...]]:
+    """The layers of transformers' own cache, those with attention on the whole prompt made by `make_layer`.
+
+    Returns:
+        The layers, and which of them are transformers' own: with a window, a state, or attention on images alone.
+    """
+    cross = getattr(config.get_text_config(decoder=True), "cross_attention_layers", None) or ()
+    layers = DynamicCache(config=config).layers
+    own = tuple(i for i, layer in enumerate(layers) if type(layer) is not DynamicLayer or i in cross)
+    return [layer if i in own else make_layer() for i, layer in enumerate(layers)], own
+
+
+def _sizes_as_they_are(layer: Any, prompt: Prompt) -> LayerSizes:
+    """Tokens and bytes of a layer with a window, with a state, with images (cross-attention), or with nothing."""
+    rows = len(prompt.starts)
+    keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+    if keys is not None and values is not None:
+        held = keys.shape[-2]
+        limits = prompt.row_lengths() if getattr(layer, "is_sliding", False) else (held,) * rows
+        token_bytes = (keys[0].nbytes + values[0].nbytes) // max(1, held)
+        tokens = tuple(min(held, limit) for limit in limits)
+        size = tuple(n * token_bytes for n in tokens)
+    else:
+        states = [*getattr(layer, "conv_states", {}).values(), *getattr(layer, "recurrent_states", {}).values()]
+        tokens = (0,) * rows
+        size = (sum(state[0].nbytes for state in states if state is not None),) * rows
+    return LayerSizes(tokens, kept_bytes=size, full_bytes=size, compressed=False)
