@@ -4,7 +4,9 @@ Two of filelock's locks make one of ours. The system's file lock (`flock`) ends 
 that ends; it reaches all processes of one machine, and other machines where the file system passes it on. Where it does
 not (some NFS and Lustre mounts, Windows), a lease does: its file is created exclusively and renewed, and a holder that
 gives no sign of life for LEASE seconds is dead; one that is known to be dead on this machine is so at once. Clocks of
-different machines are never compared: whoever doubts that a holder lives watches the file for a change.
+different machines are never compared: whoever doubts that a holder lives watches the file for a change. filelock takes
+over by exchanging two names in one step; where the file system refuses that (NFS, SMB), it would wait for ever, so the
+file of a dead holder is removed here, and whoever creates it next waits for a moment to see that it is still his.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
@@ -28,6 +31,8 @@ BEAT = 10.0
 """Seconds between two signs of life."""
 LEASE = 60.0
 """Seconds without a sign of life after which a holder on another machine counts as dead."""
+SETTLE = 2.0
+"""Seconds in which two machines that take over from one dead holder find out about each other."""
 _POLL = 0.5  # seconds between two attempts of one who waits
 _NO_SYSTEM_LOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -39,11 +44,13 @@ class Lock:
         path: its name, in a folder that all who compete can write to; its files are `<path>.lock` (the system's lock),
             `<path>.lease`, and `<path>.holder` (who has it, for the messages).
         subject: what is locked, for the messages.
-        beat, length: of the lease, in seconds; the same for all who compete.
+        beat, length, settle: of the lease, in seconds; the same for all who compete.
     """
 
-    def __init__(self, path: Path, subject: str, *, beat: float = BEAT, length: float = LEASE) -> None:
-        self._subject, self._length = subject, length
+    def __init__(
+        self, path: Path, subject: str, *, beat: float = BEAT, length: float = LEASE, settle: float = SETTLE
+    ) -> None:
+        self._subject, self._length, self._settle = subject, length, settle
         self._holder_file = path.with_name(f"{path.name}.holder")
         self._folder = path.parent
         self._system = FileLock(path.with_name(f"{path.name}.lock"), thread_local=False)
@@ -93,7 +100,7 @@ class Lock:
         if not self.held:
             raise LookmError(f"{self._subject} is not held by this process")
         silent = time.monotonic() - self._since > self._length / 2
-        if self._lease.compromise is not None or (silent and not self._still_ours()):
+        if self._lease.compromise is not None or (silent and not self._lease.is_lock_held_by_us):
             raise LookmError(
                 f"{self._subject} was taken over by {self._holder()}, because this process gave no sign of life"
             )
@@ -127,10 +134,12 @@ class Lock:
             raise
 
     def _take_over(self) -> bool:
-        """Watches the lease of a holder that is not known to be dead for as long as a lease lasts."""
-        print(f"{self._subject} was left by {self._holder()}; looking for a sign of life", file=sys.stderr, flush=True)
+        """Watches a lease whose holder is not known to be dead for as long as leases last, and takes it then."""
         path = Path(self._lease.lock_file)
         before = _last_beat(path)
+        if self._system.is_locked and self._read_holder().get("boot") == _boot():
+            return self._replace(path, before)  # it ran here, and would have the system's lock if it still did
+        print(f"{self._subject} was left by {self._holder()}; looking for a sign of life", file=sys.stderr, flush=True)
         until = time.monotonic() + 1.5 * self._length
         while time.monotonic() < until:
             time.sleep(min(1.0, self._length / 10))
@@ -138,14 +147,28 @@ class Lock:
                 return True
             if _last_beat(path) not in (before, None):
                 return False
+        return self._replace(path, before)
+
+    def _replace(self, path: Path, before: tuple[int, int] | None) -> bool:
+        """Takes the lease of a dead holder whose file could not be exchanged; of several who try, one keeps it."""
+        if _last_beat(path) == before:
+            path.unlink(missing_ok=True)
+        if not _acquire(self._lease):
+            return False
+        token = self._lease.token
+        time.sleep(self._settle)
+        if self._lease.owner is not None and self._lease.owner.token == token:
+            return True
+        self._lease.release()
         return False
 
-    def _still_ours(self) -> bool:
-        return self._lease.is_lock_held_by_us
+    def _read_holder(self) -> dict[str, Any]:
+        holder = read_json(self._holder_file)
+        return holder if isinstance(holder, dict) else {}
 
     def _holder(self) -> str:
-        holder = read_json(self._holder_file)
-        if isinstance(holder, dict) and {"pid", "host", "since"} <= set(holder):
+        holder = self._read_holder()
+        if {"pid", "host", "since"} <= set(holder):
             return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
         return "another process"
 
@@ -170,4 +193,13 @@ def _last_beat(path: Path) -> tuple[int, int] | None:
 
 def _this_process() -> str:
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}) + "\n"
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "boot": _boot(), "since": since}
+    return json.dumps(holder) + "\n"
+
+
+def _boot() -> str:
+    """What tells one running system from another, also one of the same name; containers of one machine share it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()

@@ -15,7 +15,7 @@ import pytest
 from filelock._marker import OwnerRecord, encode_marker
 
 from benchmarks.evaluation import lock
-from benchmarks.evaluation.lock import Lock
+from benchmarks.evaluation.lock import LEASE, Lock
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.run import run
 from benchmarks.evaluation.store import RunFolder, hold_all
@@ -27,13 +27,13 @@ from tests.runner.small_benchmark import NEEDLE
 HOLD = """
 import sys, time
 from pathlib import Path
-from benchmarks.evaluation.lock import Lock
+from benchmarks.evaluation.lock import LEASE, Lock
 lock = Lock(Path(sys.argv[1]), "the run")
 lock.acquire()
 print("held", flush=True)
 time.sleep(60)
 """
-QUICK = {"beat": 0.05, "length": 0.4}
+QUICK = {"beat": 0.05, "length": 0.4, "settle": 0.2}
 
 
 def quick(path: Path) -> Lock:
@@ -58,6 +58,14 @@ def no_system_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Lock, "_acquire_system", lambda self: True)
 
 
+@pytest.fixture(params=["names can be exchanged", "names cannot be exchanged"])
+def exchange(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File systems that swap two names in one step, and those that refuse to (NFS, SMB)."""
+    if request.param == "names cannot be exchanged":
+        monkeypatch.setattr("filelock._soft.exchange_names", lambda source, target: False)
+
+
+@pytest.mark.usefixtures("exchange")
 def test_the_second_process_is_refused_in_one_line_and_a_killed_holder_leaves_nothing_locked(tmp_path: Path) -> None:
     path = tmp_path / "run"
     child = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
@@ -77,9 +85,9 @@ def test_the_second_process_is_refused_in_one_line_and_a_killed_holder_leaves_no
         child.kill()
         child.wait()
     began = time.monotonic()
-    lock = Lock(path, "the run")
+    lock = Lock(path, "the run", settle=0.2)
     lock.acquire()
-    assert time.monotonic() - began < 1, "a dead holder on this machine is known at once"
+    assert time.monotonic() - began < LEASE / 2, "a dead holder on this machine is known at once"
     lock.release()
 
 
@@ -99,7 +107,7 @@ def test_who_waits_says_for_whom_once_and_goes_on_when_it_is_free(
     assert said[0].endswith("; waiting for it")
 
 
-@pytest.mark.usefixtures("no_system_lock")
+@pytest.mark.usefixtures("no_system_lock", "exchange")
 def test_a_holder_on_another_machine_that_shows_life_is_respected(tmp_path: Path) -> None:
     path = tmp_path / "run"
     lease = elsewhere(path)
@@ -108,6 +116,7 @@ def test_a_holder_on_another_machine_that_shows_life_is_respected(tmp_path: Path
         quick(path).acquire()
 
 
+@pytest.mark.usefixtures("exchange")
 @pytest.mark.parametrize("system", ["with flock", "without flock"])
 def test_a_silent_holder_on_another_machine_is_dead_after_the_lease(
     tmp_path: Path, system: str, request: pytest.FixtureRequest
@@ -123,7 +132,7 @@ def test_a_silent_holder_on_another_machine_is_dead_after_the_lease(
     lock.release()
 
 
-@pytest.mark.usefixtures("no_system_lock")
+@pytest.mark.usefixtures("no_system_lock", "exchange")
 @pytest.mark.parametrize("left", ["nothing", "a dead holder's lease"])
 def test_of_several_that_want_a_lock_one_gets_it(tmp_path: Path, left: str) -> None:
     path = tmp_path / "run"
