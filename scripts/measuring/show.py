@@ -77,7 +77,7 @@ def text_of(part: Part) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = [
         "  ".join(
-            text.rjust(width) if place else text.ljust(width)
+            text.ljust(width) if place < len(case) else text.rjust(width)
             for place, (text, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
