@@ -9,12 +9,11 @@ from __future__ import annotations
 import random
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import ceil
 from statistics import NormalDist, fmean, variance
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from benchmarks.milebench.dataset import Dataset
-    from lookm.models.backbone import Backbone, ImageShape
+    from lookm.models.backbone import ImageShape
 
 
 @dataclass(frozen=True)
@@ -126,27 +124,12 @@ def groups(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
 
 def needs_gpu(settings: Settings) -> bool:
     """Whether the model is too large for the CPU that it would be computed on."""
-    try:
-        return settings.device == "cpu" and sum(parameters_of(blueprint_of(settings.model_config)[0])) > _LARGE
-    except LookmError:  # a model of its own, such as the tiny one
-        return False
-
-
-def blueprint_of(model_config: Mapping[str, Any]) -> tuple[PreTrainedModel, ImageShape]:
-    """As `lookm.models.memory.blueprint`, which the runs of a sweep share.
-
-    Raises:
-        LookmError: a model that belongs to no family, so that nothing is known of its size.
-    """
-    names = ("family", "size", "max_image_tokens")
-    return _blueprint(tuple((name, model_config[name]) for name in names if name in model_config))
-
-
-@lru_cache(maxsize=1)
-def _blueprint(fields: tuple[tuple[str, Any], ...]) -> tuple[PreTrainedModel, ImageShape]:
     from lookm.models.memory import blueprint
 
-    return blueprint(dict(fields))
+    try:
+        return settings.device == "cpu" and sum(parameters_of(blueprint(settings.model_config)[0])) > _LARGE
+    except LookmError:  # a model of its own, such as the tiny one
+        return False
 
 
 def parameters_of(model: PreTrainedModel) -> tuple[int, int]:
@@ -225,9 +208,11 @@ def estimate(runs: Sequence[PlannedRun], gpu: Gpu) -> Estimate:
     """
     import torch
 
+    from lookm.models.memory import blueprint
+
     first, strategies = runs[0].settings, [run.settings.strategy for run in runs]
     dtype, config = getattr(torch, first.dtype), first.model_config
-    model, image = blueprint_of(config)
+    model, image = blueprint(config)
     prompts, basis = _prompts(first, image)
     answer_tokens, recorded = _answer_tokens(runs)
     costs = [
@@ -302,14 +287,27 @@ def measure(runs: Sequence[PlannedRun], *, batches: int = 3, seed: int = 0) -> E
     import torch
 
     from benchmarks.evaluation.batches import read_batches
-    from benchmarks.evaluation.examples import read_datasets
+    from benchmarks.evaluation.examples import Example, build_examples, read_datasets
     from benchmarks.evaluation.generate import answer
     from benchmarks.evaluation.run import load_backbone
 
     first, strategies = runs[0].settings, [run.settings.strategy for run in runs]
     root, backbone = first.benchmark.root, load_backbone(first)
     datasets = {dataset.info.dataset: dataset for dataset in read_datasets(first)}
-    lengths = {name: _prompt_tokens(dataset, backbone) for name, dataset in datasets.items()}
+    counted = {
+        name: build_examples(
+            dataset,
+            list(dataset.samples),
+            tokenizer=backbone.tokenizer,
+            max_context_len=backbone.max_context_len,
+            n_tokens_per_image=backbone.n_tokens_per_image,
+        )
+        for name, dataset in datasets.items()
+    }
+    lengths = {
+        name: {item.sample_id: item.tokens for item in items if isinstance(item, Example)}
+        for name, items in counted.items()
+    }
     drawn = random.Random(seed)
     seconds = dict.fromkeys((1, len(strategies)), 0.0)
     timed = 0
@@ -339,20 +337,6 @@ def measure(runs: Sequence[PlannedRun], *, batches: int = 3, seed: int = 0) -> E
     )
     apart, together = seconds[1] / timed * total * sum(share), seconds[len(strategies)] / timed * total * max(share)
     return Estimate(together, apart, peak, basis)
-
-
-def _prompt_tokens(dataset: Dataset, backbone: Backbone) -> dict[str, int]:
-    """Tokens of the prompts of a dataset's selected samples, by id."""
-    from benchmarks.evaluation.examples import Example, build_examples
-
-    prompts = build_examples(
-        dataset,
-        list(dataset.samples),
-        tokenizer=backbone.tokenizer,
-        max_context_len=backbone.max_context_len,
-        n_tokens_per_image=backbone.n_tokens_per_image,
-    )
-    return {item.sample_id: item.tokens for item in prompts if isinstance(item, Example)}
 
 
 def paired_differences(runs: Sequence[PlannedRun]) -> list[float]:

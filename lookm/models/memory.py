@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel
 from lookm.blocks import GPU_ELEMENTS
 from lookm.memory import cache_token_bytes
 from lookm.models.backbone import ImageShape
-from lookm.models.family import family_of
+from lookm.models.family import Family, family_of
 from lookm.models.loading import KEPT_IN_FULL
 from lookm.strategy import Strategy
 
@@ -57,9 +58,13 @@ def blueprint(fields: Mapping[str, Any]) -> tuple[PreTrainedModel, ImageShape]:
         fields: of a model's YAML.
 
     Raises:
-        LookmError: the model belongs to no family.
+        LookmError: the model belongs to no family, so that nothing is known of its size.
     """
-    family = family_of(fields)
+    return _blueprint(family_of(fields))
+
+
+@lru_cache(maxsize=1)
+def _blueprint(family: Family) -> tuple[PreTrainedModel, ImageShape]:
     config = family.full_size()
     with torch.device("meta"):
         model: PreTrainedModel = family.model_class._from_config(config, dtype=torch.bfloat16)

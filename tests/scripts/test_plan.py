@@ -11,9 +11,10 @@ import torch
 import yaml
 
 from benchmarks.evaluation.run import run
-from benchmarks.planning import GPUS, blueprint_of, memory_bytes, parameters_of, prompt_seconds, resolve
+from benchmarks.planning import GPUS, memory_bytes, parameters_of, prompt_seconds, resolve
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
+from lookm.models.memory import blueprint
 from lookm.registry import load_strategy
 from scripts import plan
 from tests.runner.conftest import OWN_CONFIGS, MakeSettings, settings_of
@@ -93,7 +94,7 @@ def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str], wrong: list
     "name", sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml") if path.stem != "tiny")
 )
 def test_every_full_size_model_tells_its_sizes(name: str) -> None:
-    model, image = blueprint_of(yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text()))
+    model, image = blueprint(yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text()))
     language, vision = parameters_of(model)
     billions = int(re.findall(r"(\d+)b", name)[0])
     assert 0.7 * billions < language / 1e9 < 1.3 * billions
@@ -103,14 +104,14 @@ def test_every_full_size_model_tells_its_sizes(name: str) -> None:
 
 def test_a_model_that_does_not_tell_its_size_is_named() -> None:
     with pytest.raises(LookmError, match=r"unknown family None of backbones"):
-        blueprint_of({"_target_": "lookm.models.tiny.load_tiny"})
+        blueprint({"_target_": "lookm.models.tiny.load_tiny"})
 
 
 def seconds(*names: str, tokens: int = 2000, images: int = 3, answer_tokens: float = 32.0) -> tuple[float, float]:
     """Seconds of one prompt of LLaVA-7B on an A100, together and apart."""
     strategies = [load_strategy(name, alpha1=0.1, alpha2=0.1) for name in names]
     sizes: dict[str, Any] = {"tokens": tokens, "images": images, "answer_tokens": answer_tokens}
-    return prompt_seconds(*blueprint_of(LLAVA), GPUS["a100"], strategies, dtype=torch.bfloat16, **sizes)
+    return prompt_seconds(*blueprint(LLAVA), GPUS["a100"], strategies, dtype=torch.bfloat16, **sizes)
 
 
 def test_costs_grow_as_they_must_and_sharing_saves() -> None:
@@ -119,7 +120,7 @@ def test_costs_grow_as_they_must_and_sharing_saves() -> None:
     assert seconds("full", "h2o")[1] == pytest.approx(seconds("full")[1] + seconds("h2o")[1])
     assert seconds("full", tokens=4000)[0] > 2 * seconds("full", answer_tokens=0.0)[0]
     decode = seconds("full")[0] - seconds("full", answer_tokens=0.0)[0]
-    language, _ = parameters_of(blueprint_of(LLAVA)[0])
+    language, _ = parameters_of(blueprint(LLAVA)[0])
     cache = 2016 * 512 * 1024  # keys and values of 32 layers of width 4,096, two bytes each
     assert decode == pytest.approx(32 * (2 * language + cache) / (GPUS["a100"].bandwidth * 0.6))
 
@@ -136,7 +137,7 @@ def test_a_cache_is_as_large_as_its_strategy_promises_and_not_as_the_nominal_bud
 
 
 def test_memory_is_the_weights_every_strategy_s_cache_and_one_workspace_a_prompt() -> None:
-    model, image = blueprint_of(LLAVA)
+    model, image = blueprint(LLAVA)
     h2o, tp = (load_strategy(name, alpha1=0.1, alpha2=0.1) for name in ("h2o", "tp"))
 
     def memory(*strategies: Any, batch_size: int = 1) -> int:
