@@ -16,8 +16,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmarks import interpolation
-from benchmarks.colours import painted
 from benchmarks.composition import explain
 from benchmarks.evaluation.interruption import replace_handlers, restore_handlers, stop_now
 from benchmarks.evaluation.ranks import leads
@@ -27,9 +25,6 @@ if TYPE_CHECKING:
     from benchmarks.evaluation.sweep import Jobs
 
 _LEADER_SPEAKS = 10.0  # seconds; it is over as soon as the leader has ended
-
-
-interpolation.register()
 
 
 def guard(command: Callable[[], Any]) -> int:
@@ -101,10 +96,14 @@ def _run_job(config: DictConfig) -> float:
             raise
         raise SystemExit(complain(error)) from None
     if leads():
-        from benchmarks.run_table import job_line, run_table
+        from benchmarks.tables.run_tables import job_line, run_table
+        from benchmarks.tables.table import show
 
-        table = job_line(outcome.summary, outcome.computed) if sweeping else f"\n{run_table(outcome.summary)}"
-        print(painted(table, sys.stdout), flush=True)
+        if sweeping:
+            print(job_line(outcome.summary, outcome.computed), flush=True)
+        else:
+            print()
+            show(run_table(outcome.summary), sys.stdout)
     if outcome.failed and not sweeping:
         raise SystemExit(Status.SAMPLES_FAILED)
     return outcome.summary.mean.scores.get("official", math.nan)

@@ -18,12 +18,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from benchmarks import interpolation
 from benchmarks.evaluation import KEYS
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
 
 if TYPE_CHECKING:
     from benchmarks.evaluation.settings import Settings
+
+interpolation.register()
 
 
 def compose_jobs(overrides: Sequence[str]) -> list[Settings]:

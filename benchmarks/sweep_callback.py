@@ -18,7 +18,6 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from benchmarks.colours import painted
 from benchmarks.command_line import complain, is_expected, jobs
 from benchmarks.composition import compose_each_job_once, job_overrides, job_settings
 from benchmarks.evaluation.loggers import name_group
@@ -104,7 +103,8 @@ class Sweep(Callback):
 
     def _compare(self) -> None:
         from benchmarks.evaluation.results import summary_of
-        from benchmarks.run_table import comparison_table
+        from benchmarks.tables.run_tables import comparison_table
+        from benchmarks.tables.table import show
 
         summaries = []
         for settings in self._runs:
@@ -120,7 +120,8 @@ class Sweep(Callback):
                 self._statuses.append(Status.SAMPLES_FAILED)
             summaries.append(summary)
         if summaries:
-            print(painted(f"\n{comparison_table(summaries)}", sys.stdout), flush=True)
+            print()
+            show(comparison_table(summaries), sys.stdout)
 
 
 def announce_jobs(config: DictConfig, batch: Sequence[Sequence[str]]) -> None:

@@ -36,7 +36,7 @@ def draw(options: argparse.Namespace) -> None:
         LookmError: wrong input, nothing to draw, or runs that must not stand in one figure.
     """
     from benchmarks.tables.curves import Axis, caption, draw_curves, save_figure
-    from benchmarks.tables.filled import reproduce
+    from benchmarks.tables.reproduction import reproduce
     from benchmarks.tables.score_table import notes
 
     experiment, runs = read_arguments(options.figure, options)
@@ -50,12 +50,12 @@ def draw(options: argparse.Namespace) -> None:
     alphas = {round((row.alpha1 or 0) + (row.alpha2 or 0), 9) for row in experiment.rows if not row.is_full}
     axis: Axis = options.x or ("split" if len(alphas) == 1 else "nominal")
     figure = draw_curves(result, axis)
-    text = caption(result, result.notes)
+    text = caption(result)
     name = f"{options.figure}-{experiment.model}-{experiment.benchmark.name}"
     name += "-realised" if axis == "realised" else ""
     path = options.output or OUTPUT / name
     written = save_figure(figure, path, text)
-    write_text(path.with_name(f"{path.name}.txt"), text + "\n")
+    write_text(written[0].with_suffix(".txt"), text + "\n")
     print("\n".join(map(str, written)))
     for note in notes(result):
         print(note, file=sys.stderr)
@@ -69,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(parser, "figure", "figure5 (scores over the budget) or figure6 (scores over α1 : α2)")
     parser.add_argument("--x", choices=["nominal", "realised", "split"], help="what lies on the horizontal axis")
     parser.add_argument(
-        "--output", type=Path, metavar="PATH", help=f"path without ending ({OUTPUT}/<figure>-<model>-<benchmark>)"
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help=f"path of the pictures, with or without an ending ({OUTPUT}/<figure>-<model>-<benchmark>)",
     )
     return parser
 

@@ -82,18 +82,18 @@ def plan(options: argparse.Namespace) -> list[str]:
 
 
 def _table(runs: Sequence[PlannedRun]) -> list[str]:
-    from benchmarks.run_table import align
+    from benchmarks.tables.table import Row, Table, as_text
 
-    rows = [["run", "samples", "done", "left"]]
-    rows += [[run.settings.run, *map(str, (run.selected, run.done, run.left))] for run in runs]
+    rows = [Row((run.settings.run, *map(str, (run.selected, run.done, run.left)))) for run in runs]
     totals = [sum(column) for column in zip(*((run.selected, run.done, run.left) for run in runs), strict=True)]
-    return align([*rows, ["all", *map(str, totals)]]).splitlines()
+    rows.append(Row(("all", *map(str, totals)), "foot"))
+    return as_text(Table("", ("run", "samples", "done", "left"), tuple(rows))).splitlines()
 
 
 def _costs(runs: Sequence[PlannedRun], gpu: str | None, batches: int) -> list[str]:
     """What the runs of one group cost."""
     from benchmarks.planning import estimate, measure
-    from benchmarks.run_table import size
+    from benchmarks.tables.table import size
 
     cost = measure(runs, batches=batches) if gpu is None else estimate(runs, GPUS[gpu])
     where = "GPU" if gpu or runs[0].settings.device.startswith("cuda") else "CPU"

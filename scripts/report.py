@@ -47,16 +47,16 @@ def write(options: argparse.Namespace) -> int:
         import plotly  # noqa: F401
     except ImportError as error:
         raise LookmError(f'{error.name} is missing; pip install "lookm-harness[report]"') from None
+
+    from benchmarks.evaluation.store import find_runs
     from benchmarks.files import write_text
-    from benchmarks.report.page import render
-    from benchmarks.report.parts import make_parts
-    from benchmarks.report.scenes import gather
-    from benchmarks.tables.collection import find_runs
+    from benchmarks.report.groups import gather
+    from benchmarks.report.page import make_parts, render
 
     if options.output.is_dir():
         raise LookmError(f"--output {options.output} is a folder; name a file, such as {options.output}/report.html")
-    scenes = gather(find_runs(options.runs or [Path("results/runs")]))
-    html = render(make_parts(scenes, samples=options.samples, heat=options.heat))
+    groups = gather(find_runs(options.runs or [Path("results/runs")]))
+    html = render(make_parts(groups, samples=options.samples, heat=options.heat))
     try:
         write_text(options.output, html)
     except OSError as error:

@@ -3,6 +3,9 @@
     python -m scripts.tables table1                        tiny model, MileBench-mini: no paper to compare with
     python -m scripts.tables table1 --model llava7b        the paper's LLaVA-1.5-7B on MileBench
     python -m scripts.tables table6 --model llava7b --format latex
+    python -m scripts.tables table1 --compact              one line a strategy, the best in bold
+    python -m scripts.tables table1 --by dataset           every dataset, strategies side by side
+    python -m scripts.tables table1 --split images         MileBench's Few, Medium and Many images
 
 Reads run folders only. Fill them with `python run.py -m +experiment=table1 model=…`; cells without a run are shown as
 missing, with the command that fills them. Runs that differ in more than strategy and budget are refused.
@@ -22,18 +25,19 @@ from benchmarks.tables.experiment_arguments import add_arguments, read_arguments
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for wrong input."""
     options = _parser().parse_args(arguments)
-    print(table(options))
+    table(options)
     return 0
 
 
-def table(options: argparse.Namespace) -> str:
-    """The asked table in the asked format.
+def table(options: argparse.Namespace) -> None:
+    """Prints the asked table in the asked format.
 
     Raises:
         LookmError: wrong input, or runs that must not stand in one table.
     """
-    from benchmarks.tables.filled import reproduce
-    from benchmarks.tables.score_table import as_csv, as_latex, as_markdown, as_text
+    from benchmarks.tables.reproduction import reproduce
+    from benchmarks.tables.score_table import compact_table, dataset_table, full_table
+    from benchmarks.tables.table import joined, show
 
     experiment, runs = read_arguments(options.table, options)
     results = reproduce(
@@ -42,12 +46,17 @@ def table(options: argparse.Namespace) -> str:
         protocol=options.protocol,
         where=read_conditions(options.where),
         common=options.common,
-        split=options.split is not None,
+        split=options.split,
+        by_dataset=options.by == "dataset",
     )
-    if options.format == "csv":
-        return as_csv(results)
-    drawn = {"text": as_text, "markdown": as_markdown, "latex": as_latex}[options.format]
-    return "\n\n\n".join(map(drawn, results))
+    make = dataset_table if options.by == "dataset" else compact_table if options.compact else full_table
+    tables = [make(result) for result in results]
+    if options.format != "text":
+        print(joined(tables, options.format))
+        return
+    for place, one in enumerate(tables):
+        print("\n" * bool(place), end="\n" * bool(place))
+        show(one, sys.stdout)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,11 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(
         parser, "table", "table1, table2, table3 or table6; figure5 and figure6 give their numbers as a table"
     )
-    parser.add_argument("--format", choices=["text", "markdown", "latex", "csv"], default="text", help="(text)")
+    parser.add_argument("--format", choices=["text", "markdown", "latex", "html", "csv"], default="text", help="(text)")
+    parser.add_argument("--compact", action="store_true", help="one line a strategy, the best in bold")
+    parser.add_argument("--by", choices=["dataset"], help="one line a dataset, one column a strategy")
     parser.add_argument(
         "--split",
-        choices=["truncation"],
-        help="two tables: samples that lost images to the context limit, and the others",
+        choices=["truncation", "images"],
+        help="truncation: samples that lost images to the context limit, and the others; images: MileBench's Few, "
+        "Medium and Many",
     )
     return parser
 

@@ -12,7 +12,9 @@ from benchmarks.milebench.taxonomy import (
     PAPER_COLUMNS,
     TASKS,
     TaskMean,
+    Tree,
     datasets_of,
+    mean_weights,
     task_mean,
 )
 
@@ -25,10 +27,12 @@ __all__ = [
     "TASKS",
     "Prompt",
     "TaskMean",
+    "Tree",
     "build_prompt",
     "check_annotation",
     "datasets_of",
     "image_quantity_level",
+    "mean_weights",
     "milebench_benchmark",
     "read_annotation",
     "read_annotation_file",

@@ -5,9 +5,9 @@ Source: MileBench (arXiv 2404.18532); `results/paper/taxonomy.csv` holds the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from typing import Union
 
 from benchmarks.benchmark import DatasetInfo
 from lookm.errors import LookmError
@@ -51,6 +51,34 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 PAPER_COLUMNS: tuple[str, ...] = (*GROUPS["T"], *GROUPS["S"], "NH", "IR")
 """The columns of the paper's score tables, in its order."""
+
+
+Tree = Union[str, tuple["Tree", ...]]  # noqa: UP007 (a name in quotes does not know |)
+"""Datasets nested as they are averaged: a dataset's name, or a tuple of parts that count alike."""
+
+
+def mean_weights(tree: Tree, present: Container[str]) -> dict[str, float]:
+    """Weights of datasets in a mean of means, the one definition that all scores of tasks, columns and runs follow.
+
+    Args:
+        tree: how datasets are averaged; parts without a present dataset are left out.
+        present: names of the datasets that there is something of.
+
+    Returns:
+        dataset → weight; they add up to 1, or there are none.
+
+    Example:
+        >>> mean_weights((("A", "B"), ("C",), ("D",)), {"A", "B", "C"})
+        {'A': 0.25, 'B': 0.25, 'C': 0.5}
+    """
+    if isinstance(tree, str):
+        return {tree: 1.0} if tree in present else {}
+    parts = [weights for part in tree if (weights := mean_weights(part, present))]
+    total: dict[str, float] = {}
+    for weights in parts:
+        for dataset, weight in weights.items():
+            total[dataset] = total.get(dataset, 0.0) + weight / len(parts)
+    return total
 
 
 @dataclass(frozen=True)
@@ -109,11 +137,8 @@ def task_mean(code: str, scores: Mapping[str, float], datasets: Sequence[Dataset
         LookmError: unknown code.
     """
     rows = datasets_of(code, datasets)
-    by_task: dict[str, list[float]] = {}
-    for row in rows:
-        if row.dataset in scores:
-            by_task.setdefault(row.task, []).append(scores[row.dataset])
-    if not by_task:
+    tasks = dict.fromkeys(row.task for row in rows)
+    weights = mean_weights(tuple(tuple(row.dataset for row in rows if row.task == task) for task in tasks), scores)
+    if not weights:
         return None
-    score = fmean(fmean(values) for values in by_task.values())
-    return TaskMean(score, sum(map(len, by_task.values())), len(rows))
+    return TaskMean(sum(weight * scores[name] for name, weight in weights.items()), len(weights), len(rows))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.evaluation.audit import promised_range
-from benchmarks.report.scenes import Row, Scene
+from benchmarks.report.groups import Group, Row
 from lookm.registry import strategy_names
 
 _MOST_FAILURES = 60
@@ -37,15 +37,21 @@ class BudgetAudit:
     broken: int | None
     text: float
 
+    @property
+    def broken_count(self) -> int:
+        """The broken promises that are known of."""
+        return self.broken or 0
+
 
 @dataclass(frozen=True)
 class Truncation:
-    """Samples of one dataset that did not fit into the context, and what they lost on average."""
+    """Samples of one dataset that did not fit into the context, those of them that lost images, and the mean losses."""
 
     dataset: str
     task: str
     samples: int
     truncated: int
+    lost_images: int
     images: float
     tokens: float
 
@@ -60,12 +66,12 @@ class Failure:
     error: str
 
 
-def budget_audits(scene: Scene) -> list[BudgetAudit]:
+def budget_audits(group: Group) -> list[BudgetAudit]:
     """One audit a run that has answers."""
-    answered = scene.table[scene.table.error.isna()]
+    answered = group.frame[group.frame.error.isna()]
     parts = {str(run): rows for run, rows in answered.groupby("run", sort=False)}
     audits = []
-    for row in scene.rows:
+    for row in group.rows:
         rows = parts.get(row.run.name)
         if rows is None or rows.realised_budget.isna().all():
             continue
@@ -94,15 +100,16 @@ def budget_audits(scene: Scene) -> list[BudgetAudit]:
     return audits
 
 
-def truncations(scene: Scene) -> list[Truncation]:
-    """One line a dataset, from the first run: all runs of a scene have the same prompts."""
-    rows = scene.table[scene.table.run == scene.rows[0].run.name]
+def truncations(group: Group) -> list[Truncation]:
+    """One line a dataset, from the first run: all runs of a group have the same prompts."""
+    rows = group.frame[group.frame.run == group.rows[0].run.name]
     return [
         Truncation(
             dataset=str(dataset),
             task=str(part.task.iloc[0]),
             samples=len(part),
             truncated=int(((part.dropped_images > 0) | (part.dropped_tokens > 0)).sum()),
+            lost_images=int((part.dropped_images > 0).sum()),
             images=float(part.dropped_images.mean()),
             tokens=float(part.dropped_tokens.mean()),
         )
@@ -110,12 +117,12 @@ def truncations(scene: Scene) -> list[Truncation]:
     ]
 
 
-def failures(scene: Scene) -> tuple[list[Failure], int]:
+def failures(group: Group) -> tuple[list[Failure], int]:
     """The first failures, and how many there are in all."""
-    rows = scene.table[scene.table.error.notna()]
+    rows = group.frame[group.frame.error.notna()]
     listed = zip(rows.run, rows.dataset, rows.sample_id, rows.error, strict=True)
-    found = [Failure(str(run), str(dataset), str(sample), str(error)) for run, dataset, sample, error in listed]
-    return found[:_MOST_FAILURES], len(found)
+    listed_failures = [Failure(*map(str, line)) for line in listed]
+    return listed_failures[:_MOST_FAILURES], len(listed_failures)
 
 
 @dataclass(frozen=True)
@@ -138,10 +145,10 @@ class Origin:
     configuration: Mapping[str, Any]
 
 
-def origins(scene: Scene) -> list[Origin]:
+def origins(group: Group) -> list[Origin]:
     """One entry a run."""
-    counts = Counter(str(run) for run in scene.table.run)
-    return [_origin(row, counts[row.run.name]) for row in scene.rows]
+    counts = Counter(str(run) for run in group.frame.run)
+    return [_origin(row, counts[row.run.name]) for row in group.rows]
 
 
 def _origin(row: Row, samples: int) -> Origin:

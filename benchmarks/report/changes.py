@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from benchmarks.report.scenes import Row, Scene
+from benchmarks.report.charts import Chart, by_column, make_chart
+from benchmarks.report.groups import Budget, Group, Row
+from lookm.sweep import first_difference
 
 if TYPE_CHECKING:
     import pandas
+    import plotly.graph_objects as go
 
 PLACES = ("1st or 2nd token", "3rd", "4th", "5th to 8th", "later")
 _LAST = (2, 3, 4, 8)
+_SAME, _REWORDED, _LOST, _WON = "rgba(140, 150, 162, 0.3)", "#d9a514", "#d6336c", "#2c9f6b"
+_COLOURS = ("#7f1d4e", "#d6336c", "#e8785a", "#efb366", "#ecd08a")
 
 
 @dataclass(frozen=True)
@@ -39,43 +43,31 @@ class Change:
         return self.compared - self.won - self.lost - self.reworded
 
 
-def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
-    """The first place, from 1, where two answers differ; None where they are the same.
-
-    Example:
-        >>> first_difference([4, 8, 2], [4, 8])
-        3
-    """
-    pairs = enumerate(zip_longest(one, other), start=1)
-    return next((place for place, (left, right) in pairs if left != right), None)
-
-
-def changes(scene: Scene) -> dict[tuple[str, str], Change]:
+def count_changes(group: Group) -> dict[tuple[str, str], Change]:
     """(run, column) → change, for every run but the full cache's; empty where there is no full cache."""
-    if scene.full is None:
+    if group.full is None:
         return {}
-    table = scene.table[scene.table.error.isna()]
-    parts = {str(run): rows for run, rows in table.groupby("run", sort=False)}
-    full = _answers(parts.get(scene.full.run.name))
-    found = {}
-    for row in scene.rows:
+    frame = group.frame[group.frame.error.isna()]
+    parts = {str(run): _answers(rows) for run, rows in frame.groupby("run", sort=False)}
+    full = parts.get(group.full.run.name, {})
+    changes = {}
+    for row in group.rows:
         if row.is_full:
             continue
-        own = _answers(parts.get(row.run.name))
-        for column in scene.columns:
-            keys = [key for key in own if key in full and key[0] in column.weights]
+        own = parts.get(row.run.name, {})
+        for column in group.columns:
+            datasets = {info.dataset for info in column.infos}
+            keys = [key for key in own if key in full and key[0] in datasets]
             if keys:
-                found[row.run.name, column.name] = _change([(own[key], full[key]) for key in keys])
-    return found
+                changes[row.run.name, column.name] = _change([(own[key], full[key]) for key in keys])
+    return changes
 
 
 _Answer = tuple[float, tuple[int, ...]]
 
 
-def _answers(rows: pandas.DataFrame | None) -> Mapping[tuple[str, str], _Answer]:
+def _answers(rows: pandas.DataFrame) -> Mapping[tuple[str, str], _Answer]:
     """(dataset, sample) → score and tokens."""
-    if rows is None:
-        return {}
     columns = zip(rows.dataset, rows.sample_id, rows.official, rows.answer_tokens, strict=True)
     return {(str(dataset), str(sample)): (float(score), tuple(tokens)) for dataset, sample, score, tokens in columns}
 
@@ -93,6 +85,72 @@ def _change(pairs: Sequence[tuple[_Answer, _Answer]]) -> Change:
     return Change(len(pairs), won, lost, reworded, tuple(places))
 
 
-def compared_rows(scene: Scene, budget: tuple[float, float] | None) -> list[Row]:
-    """The compressing runs at one budget."""
-    return [row for row in scene.at(budget) if not row.is_full]
+def change_chart(group: Group, changes: Mapping[tuple[str, str], Change], budget: Budget) -> Chart | None:
+    """Answers won, lost, reworded and the same, as shares of the compared ones."""
+
+    def draw(column: str) -> go.Figure | None:
+        rows = _compared(group, changes, budget, column)
+        kinds = {
+            "lost": (_LOST, [change.lost for _, change in rows]),
+            "won": (_WON, [change.won for _, change in rows]),
+            "other answer, same score": (_REWORDED, [change.reworded for _, change in rows]),
+            "same answer": (_SAME, [change.same for _, change in rows]),
+        }
+        return _stacked(rows, kinds)
+
+    note = "Against the full cache's answers, token by token; scores of the official protocol."
+    return make_chart("changes", "Answers won, lost and the same", note, ("column",), by_column(group, draw))
+
+
+def place_chart(group: Group, changes: Mapping[tuple[str, str], Change], budget: Budget) -> Chart | None:
+    """Where changed answers first differ from the full cache's."""
+
+    def draw(column: str) -> go.Figure | None:
+        rows = _compared(group, changes, budget, column)
+        kinds = {
+            text: (colour, [change.places[number] for _, change in rows])
+            for number, (text, colour) in enumerate(zip(PLACES, _COLOURS, strict=True))
+        }
+        return _stacked(rows, kinds)
+
+    note = (
+        "Of all compared answers, those that differ, by the token at which they first do. The first token comes from "
+        "the prefill, before anything is compressed."
+    )
+    return make_chart("places", "Where answers first differ", note, ("column",), by_column(group, draw))
+
+
+def _compared(
+    group: Group, changes: Mapping[tuple[str, str], Change], budget: Budget, column: str
+) -> list[tuple[Row, Change]]:
+    """Runs with a change in this column, the last one first, as bars are drawn from below."""
+    rows = [(row, changes.get((row.run.name, column))) for row in reversed(group.compressing(budget))]
+    return [(row, change) for row, change in rows if change is not None]
+
+
+def _stacked(rows: Sequence[tuple[Row, Change]], kinds: Mapping[str, tuple[str, list[int]]]) -> go.Figure | None:
+    """Horizontal bars of shares; each kind has its colour and one count a row."""
+    import plotly.graph_objects as go
+
+    if not rows:
+        return None
+    figure = go.Figure()
+    sizes = [change.compared for _, change in rows]
+    for text, (colour, counts) in kinds.items():
+        figure.add_bar(
+            x=[100 * count / size for count, size in zip(counts, sizes, strict=True)],
+            y=[row.variant for row, _ in rows],
+            customdata=list(zip(counts, sizes, strict=True)),
+            orientation="h",
+            name=text,
+            marker={"color": colour},
+            hovertemplate=f"%{{y}}: {text} %{{customdata[0]}} of %{{customdata[1]}}<extra></extra>",
+        )
+    longest = max(sum(counts[place] for _, counts in kinds.values()) / size for place, size in enumerate(sizes))
+    figure.update_layout(
+        barmode="stack",
+        height=120 + 30 * len(rows),
+        margin={"l": 96, "r": 16, "t": 8, "b": 44},
+        xaxis={"title": {"text": "answers, %"}, "range": [0, min(100, 105 * longest) or 1]},
+    )
+    return figure

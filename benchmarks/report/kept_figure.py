@@ -47,20 +47,20 @@ def heat(picture: Image, share: Tensor, side: int = 96) -> np.ndarray:
     return pixels * (1 - alpha) + colour * alpha
 
 
-def draw_kept(specimen: ModelView, kept: Sequence[KeptPositions], title: str, layer: int | None = None) -> Figure:
+def draw_kept(sample: ModelView, kept: Sequence[KeptPositions], title: str, layer: int | None = None) -> Figure:
     """One line a strategy: the prompt's words on the left, its images on the right.
 
     Args:
-        specimen: the sample.
+        sample: the sample.
         kept: what each strategy kept of it.
         title: above all.
         layer: one layer; None sums up all of them.
     """
     from matplotlib.figure import Figure
 
-    spans = image_spans(kept[0].is_image, len(specimen.images))
+    spans = image_spans(kept[0].is_image, len(sample.images))
     down = -(-len(spans) // _ACROSS)
-    lines = _lines(specimen.tokens, kept[0].is_image)
+    lines = _lines(sample.tokens, kept[0].is_image)
     height = max(0.62 * down, _STEP * len(lines)) + 0.42
     figure = Figure(figsize=(11, height * len(kept) + 0.5), dpi=130)
     figure.suptitle(title, fontsize=10.5, color=INK, x=0.012, ha="left", y=1 - 0.16 / figure.get_figheight())
@@ -71,7 +71,7 @@ def draw_kept(specimen: ModelView, kept: Sequence[KeptPositions], title: str, la
         axes = figure.add_axes((0.012, bottom, 0.47, share_of_height))
         _draw_text(axes, found, share, lines)
         axes = figure.add_axes((0.485, bottom + 0.05 * share_of_height, 0.505, 0.9 * share_of_height))
-        _draw_images(axes, specimen.images, [share[span.start : span.stop] for span in spans], down)
+        _draw_images(axes, sample.images, [share[span.start : span.stop] for span in spans], down)
     return figure
 
 

@@ -7,36 +7,77 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.evaluation.provenance import git_state
 from benchmarks.milebench import PROTOCOLS
 from benchmarks.report.audits import budget_audits, failures, origins, truncations
-from benchmarks.report.change_charts import change_chart, place_chart
-from benchmarks.report.changes import changes
-from benchmarks.report.charts import Chart, cost_chart, curve_chart, difference_chart, plane_chart
-from benchmarks.report.palette import look_of
-from benchmarks.report.scenes import Scene
-from benchmarks.report.score_tables import COSTS, headline, score_table
-from benchmarks.report.views import SampleView
-from benchmarks.run_table import percent
+from benchmarks.report.changes import change_chart, count_changes, place_chart
+from benchmarks.report.charts import bytes_chart, curve_chart, plane_chart, time_chart
+from benchmarks.report.groups import Budget, Group
+from benchmarks.report.rerun import load_model, sample_view
+from benchmarks.report.samples import SampleView, named_samples, telling_samples
+from benchmarks.report.scores import headline, score_table
+from benchmarks.tables.styles import style_of
+from benchmarks.tables.table import percent
+from lookm.errors import LookmError
+
+if TYPE_CHECKING:
+    from lookm.models.backbone import Backbone
+
+NOT_ASKED = "--heat no leaves it out"
 
 
 @dataclass(frozen=True)
 class Part:
-    """One scene on the page.
+    """One group on the page.
 
     Attributes:
-        scene: its runs.
+        group: its runs.
         key: prefix of its anchors.
         budget: α1 and α2 of the tables and samples that show one budget.
         views: its samples.
     """
 
-    scene: Scene
+    group: Group
     key: str
-    budget: tuple[float, float] | None
+    budget: Budget
     views: Sequence[SampleView]
+
+
+def make_parts(groups: Sequence[Group], *, samples: str, heat: str) -> list[Part]:
+    """One part of the page for each group.
+
+    Args:
+        groups: the runs.
+        samples: how many samples to show of each group, or their names, `DATASET/ID`, separated by commas.
+        heat: "yes", "no" or "auto": whether models are run again to see what was kept.
+
+    Raises:
+        LookmError: samples that no group has.
+    """
+    names = [] if samples.isdigit() else [name.strip() for name in samples.split(",")]
+    named = [named_samples(groups, name) for name in names]
+    parts = []
+    for number, group in enumerate(groups):
+        budget = group.budgets[0] if group.budgets else None
+        chosen = [own[number] for own in named if number in own]
+        if not names:
+            chosen = telling_samples(group, budget, int(samples))
+        model = _model(group, heat) if chosen else NOT_ASKED
+        views = [sample_view(group, budget, dataset, sample_id, model) for dataset, sample_id in chosen]
+        parts.append(Part(group, f"part{number + 1}", budget, views))
+    return parts
+
+
+def _model(group: Group, heat: str) -> Backbone | str:
+    """The group's model, or why it is not run again."""
+    if heat == "no":
+        return NOT_ASKED
+    try:
+        return load_model(group, any_size=heat == "yes")
+    except LookmError as error:
+        return str(error)
 
 
 def render(parts: Sequence[Part]) -> str:
@@ -52,16 +93,16 @@ def render(parts: Sequence[Part]) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"percent": percent, "colour": lambda strategy: look_of(strategy).colour}
+    environment.filters |= {"percent": percent, "colour": lambda strategy: style_of(strategy).colour}
     folder = files("benchmarks.report").joinpath("templates")
     filled = [_fill(part) for part in parts]
     data = {
-        "charts": {chart["id"]: chart["views"] for part in filled for chart in part["charts"].values()},
+        "charts": {chart["id"]: chart["chart"].views for part in filled for chart in part["charts"].values()},
+        "tables": {table["id"]: table["table"].differences for part in filled for table in part["tables"]},
         "samples": {sample["id"]: sample["view"].data for part in filled for sample in part["samples"]},
     }
     return environment.get_template("report.html.j2").render(
         parts=filled,
-        costs=COSTS,
         protocols=PROTOCOLS,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         commit=(git_state()["commit"] or "unknown")[:10],
@@ -81,45 +122,38 @@ def script_json(value: Any) -> str:
 
 
 def _fill(part: Part) -> dict[str, Any]:
-    """All that the template shows of one scene."""
-    scene, budget = part.scene, part.budget
-    found = changes(scene)
+    """All that the template shows of one group."""
+    group, budget = part.group, part.budget
+    changes = count_changes(group)
     charts = [
-        difference_chart(scene, budget),
-        curve_chart(scene),
-        plane_chart(scene),
-        cost_chart(scene, "kept_bytes"),
-        cost_chart(scene, "decode_ms"),
-        change_chart(scene, found, budget),
-        place_chart(scene, found, budget),
+        curve_chart(group),
+        plane_chart(group),
+        bytes_chart(group),
+        time_chart(group),
+        change_chart(group, changes, budget),
+        place_chart(group, changes, budget),
     ]
-    budgets = [budget, *(other for other in scene.budgets if other != budget)]
-    tables = [{name: score_table(scene, pair, name, found) for name in PROTOCOLS} for pair in budgets]
-    failed, n_failed = failures(scene)
+    budgets = [budget, *(other for other in group.budgets if other != budget)]
+    colours = {row.strategy: style_of(row.strategy).colour for row in group.rows}
+    failed, n_failed = failures(group)
     return {
-        "scene": scene,
+        "group": group,
         "key": part.key,
-        "budget": budget,
-        "headline": headline(scene),
-        "tables": tables,
-        "charts": {chart.name: _shown(part, chart) for chart in charts if chart is not None},
-        "audits": budget_audits(scene),
-        "truncations": truncations(scene),
+        "headline": headline(group),
+        "budgets": budgets,
+        "tables": [
+            {"id": f"{part.key}-{name}-{place}", "place": place, "table": score_table(group, pair, name, colours)}
+            for place, pair in enumerate(budgets)
+            for name in PROTOCOLS
+        ],
+        "charts": {chart.name: {"id": f"{part.key}-{chart.name}", "chart": chart} for chart in charts if chart},
+        "audits": budget_audits(group),
+        "truncations": truncations(group),
         "failures": failed,
         "n_failed": n_failed,
         "origins": [
             {"origin": origin, "configuration": json.dumps(origin.configuration, indent=2, ensure_ascii=False)}
-            for origin in origins(scene)
+            for origin in origins(group)
         ],
         "samples": [{"id": f"{part.key}-sample{number}", "view": view} for number, view in enumerate(part.views)],
-    }
-
-
-def _shown(part: Part, chart: Chart) -> dict[str, Any]:
-    return {
-        "id": f"{part.key}-{chart.name}",
-        "title": chart.title,
-        "note": chart.note,
-        "choice": chart.choice,
-        "views": chart.views,
     }

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmarks.tables.cells import Column
-from benchmarks.tables.experiment import Row
-from benchmarks.tables.filled import Reproduction
+from benchmarks.tables.cells import Cell, Column
+from benchmarks.tables.experiments import Row
+from benchmarks.tables.reproduction import Reproduction
+from benchmarks.tables.styles import style_of
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
@@ -17,21 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Axis = Literal["nominal", "realised", "split"]
-
-# Okabe and Ito's colours, told apart by people with any colour vision; each strategy has a marker of its own as well.
-STYLES: dict[str, tuple[str, str]] = {
-    "h2o": ("#E69F00", "s"),
-    "snapkv": ("#009E73", "^"),
-    "roco": ("#56B4E9", "v"),
-    "a_merge": ("#999999", "<"),
-    "w_merge": ("#999999", ">"),
-    "p_merge": ("#CC79A7", "D"),
-    "tp": ("#0072B2", "P"),
-    "tp_amerge": ("#8C564B", "X"),
-    "tp_wmerge": ("#8C564B", "*"),
-    "tp_pmerge": ("#D55E00", "o"),
+ENDINGS = (".png", ".svg")
+_LABELS: dict[Axis, str] = {
+    "nominal": "nominal budget α1 + α2, % (log scale)",
+    "realised": "realised budget: bytes kept, % (log scale)",
+    "split": "recent window's share of the budget, %",
 }
-_OTHER = ("#444444", "h")
+# Points of several strategies at one place are drawn beside each other: log scales by a factor, others by a distance.
+_SHIFTS: dict[Axis, float] = {"nominal": 0.018, "realised": 0.0, "split": 0.9}
+_LEGEND = {"full": "full cache", "interval": "95 % interval of the difference\nfrom the full cache, around its line"}
 
 
 @dataclass(frozen=True)
@@ -40,34 +35,34 @@ class Point:
 
     x: float
     score: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
 
 
 def curve_points(result: Reproduction, strategy: str, column: Column, axis: Axis) -> list[Point]:
     """The points of one strategy's curve, from left to right.
 
     The interval is that of the paired difference from the full cache, drawn around the full cache's score: where it
-    does not reach the full cache's line, the difference excludes zero.
+    does not reach the full cache's line, the difference excludes zero. Scores end at 0 and 100, and so do its ends.
 
     Args:
         result: the filled experiment.
         strategy: which rows.
         column: which panel.
-        axis: "nominal" (α1 + α2, in %), "realised" (mean kept share, in %) or "split" (α1's share of the budget, in %).
+        axis: "nominal" (α1 + α2, in %), "realised" (mean share of the bytes kept, in %) or "split" (α1's share of the
+            budget, in %).
     """
-    full = next((cell.score for (row, name), cell in result.cells.items() if row.is_full and name == column.name), None)
+    full = result.cells.get((result.full, column.name)) if result.full else None
     points = []
     for row in result.experiment.rows:
         cell = result.cells.get((row, column.name))
         if row.strategy != strategy or cell is None or row.alpha1 is None:
             continue
-        x = _place(row, cell.budget, axis)
-        against = cell.against_full
-        if against is None or full is None:
-            points.append(Point(x, 100 * cell.score, None, None))
-        else:
-            points.append(Point(x, 100 * cell.score, 100 * (full + against.low), 100 * (full + against.high)))
+        point = Point(_place(row, cell, axis), 100 * cell.score)
+        if cell.interval is not None and full is not None:
+            ends = (100 * min(max(full.score + end, 0.0), 1.0) for end in (cell.interval.low, cell.interval.high))
+            point = Point(point.x, point.score, *ends)
+        points.append(point)
     return sorted(points, key=lambda point: point.x)
 
 
@@ -92,7 +87,7 @@ def draw_curves(result: Reproduction, axis: Axis) -> Figure:
             continue
         _draw_panel(panel, result, result.columns[place], strategies, axis)
         panel.set_ylabel("score, %" if place % wide == 0 else "", fontsize=8.5)
-        panel.set_xlabel(_AXES[axis] if place + wide >= len(result.columns) else "", fontsize=8.5)
+        panel.set_xlabel(_LABELS[axis] if place + wide >= len(result.columns) else "", fontsize=8.5)
     figure.suptitle(_title(result), fontsize=9.5, x=0.012, ha="left", fontweight="bold")
     _add_legend(figure, strategies)
     return figure
@@ -101,12 +96,18 @@ def draw_curves(result: Reproduction, axis: Axis) -> Figure:
 def save_figure(figure: Figure, path: Path, caption: str) -> list[Path]:
     """Writes `<path>.png` and `<path>.svg`; the SVG's text stays text, and the caption becomes their description.
 
+    Args:
+        figure: the figure.
+        path: without an ending, or with one of the two.
+        caption: what stands below it.
+
     Raises:
         LookmError: the folder cannot be written to.
     """
     import matplotlib as mpl
 
-    written = [path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")]
+    path = path.with_suffix("") if path.suffix in ENDINGS else path
+    written = [path.with_name(path.name + ending) for ending in ENDINGS]
     kinds: list[dict[str, Any]] = [{"Description": caption}, {"Description": caption, "Date": None}]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,42 +115,31 @@ def save_figure(figure: Figure, path: Path, caption: str) -> list[Path]:
             for target, metadata in zip(written, kinds, strict=True):
                 figure.savefig(target, metadata=metadata)
     except OSError as error:
-        raise LookmError(f"{path.parent} cannot be written to ({error.strerror}); see --output") from None
+        raise LookmError(f"{path.parent} cannot be written to ({error.strerror}); choose another --output") from None
     return written
 
 
-def caption(result: Reproduction, notes: Sequence[str]) -> str:
+def caption(result: Reproduction) -> str:
     """What stands below the picture, in sentences."""
     sizes = {cell.n for (row, _), cell in result.cells.items() if row.is_full} or {c.n for c in result.cells.values()}
     few, many = min(sizes), max(sizes)
     samples = f"{few}" if few == many else f"{few} to {many}"
-    return " ".join(
-        [
-            f"{_title(result)}: {result.protocol} protocol, {samples} samples per panel.",
-            "Bars: 95 % paired bootstrap interval of the difference from the full cache, drawn around the full cache's "
-            "score; a bar that does not reach its line is a difference that excludes zero.",
-            *notes,
-        ]
+    bars = (
+        "Bars: 95 % paired bootstrap interval of the difference from the full cache, drawn around the full cache's "
+        "score; a bar that does not reach its line is a difference that excludes zero."
     )
+    shown = [bars] if any(cell.interval for cell in result.cells.values()) else []
+    head = f"{_title(result)}: {result.protocol} protocol, {samples} samples per panel."
+    return " ".join([head, *shown, *result.notes])
 
 
-_AXES: dict[Axis, str] = {
-    "nominal": "nominal budget α1 + α2, % (log scale)",
-    "realised": "realised budget: tokens kept, % (log scale)",
-    "split": "recent window's share of the budget, %",
-}
-# Points of several strategies at one place are drawn beside each other: log scales by a factor, others by a distance.
-_SHIFTS: dict[Axis, float] = {"nominal": 0.018, "realised": 0.0, "split": 0.9}
-_LABELS = {"full": "full cache", "interval": "95 % interval of the difference\nfrom the full cache, around its line"}
-
-
-def _place(row: Row, budget: float | None, axis: Axis) -> float:
+def _place(row: Row, cell: Cell, axis: Axis) -> float:
     assert row.alpha1 is not None
     assert row.alpha2 is not None
     total = row.alpha1 + row.alpha2
     if axis == "split":
         return 100 * row.alpha1 / total
-    return 100 * (budget if axis == "realised" and budget is not None else total)
+    return 100 * (cell.budget if axis == "realised" and cell.budget is not None else total)
 
 
 def _title(result: Reproduction) -> str:
@@ -169,7 +159,7 @@ def _add_legend(figure: Figure, strategies: Sequence[str]) -> None:
     shown = [label for label in ("full", *strategies, "chance", "interval") if label in handles]
     figure.legend(
         [handles[label] for label in shown],
-        [_LABELS.get(label, label) for label in shown],
+        [_LEGEND.get(label, label) for label in shown],
         loc="outside lower center",
         ncols=5,
         frameon=False,
@@ -178,48 +168,49 @@ def _add_legend(figure: Figure, strategies: Sequence[str]) -> None:
 
 
 def _draw_panel(panel: Axes, result: Reproduction, column: Column, strategies: Sequence[str], axis: Axis) -> None:
-    from matplotlib.ticker import FixedLocator, NullLocator
-
     ticks: set[float] = set()
     for place, strategy in enumerate(strategies):
         points = curve_points(result, strategy, column, axis)
         if not points:
             continue
-        color, marker = STYLES.get(strategy, _OTHER)
-        ours = strategy == "tp_pmerge"
+        style, ours = style_of(strategy), strategy == "tp_pmerge"
         shift = (place - (len(strategies) - 1) / 2) * _SHIFTS[axis]
         xs = [point.x + shift if axis == "split" else point.x * (1 + shift) for point in points]
+        scores = [point.score for point in points]
         panel.plot(
-            xs,
-            [point.score for point in points],
-            color=color,
-            marker=marker,
-            markersize=4.5,
-            linewidth=2 if ours else 1.2,
-            label=strategy,
-            zorder=4 if ours else 3,
-        )
+            xs, scores, color=style.colour, marker=style.marker, markersize=4.5, linewidth=2 if ours else 1.2,
+            label=strategy, zorder=4 if ours else 3, clip_on=False,
+        )  # fmt: skip
         for x, point in zip(xs, points, strict=True):
             if point.low is not None and point.high is not None:
-                panel.vlines(x, point.low, point.high, color=color, alpha=0.35, linewidth=1.4, zorder=2)
+                panel.vlines(x, point.low, point.high, color=style.colour, alpha=0.35, linewidth=1.4, zorder=2)
         ticks |= {round(point.x, 1) for point in points}
-    for row in result.experiment.rows:
-        cell = result.cells.get((row, column.name))
-        if row.is_full and cell is not None:
-            panel.axhline(100 * cell.score, color="black", linewidth=1.2, linestyle=(0, (4, 2)), label="full", zorder=1)
-    if column.chance is not None:
-        panel.axhline(100 * column.chance, color="#999999", linewidth=1, linestyle=":", label="chance", zorder=1)
+    full = result.cells.get((result.full, column.name)) if result.full else None
+    if full is not None:
+        panel.axhline(100 * full.score, color="black", linewidth=1.2, linestyle=(0, (4, 2)), label="full", zorder=1)
+    levels = [cell.chance for (_, name), cell in result.cells.items() if name == column.name]
+    if levels and levels[0] is not None:
+        panel.axhline(100 * levels[0], color="#999999", linewidth=1, linestyle=":", label="chance", zorder=1)
     panel.set_title(column.name, fontsize=9.5)
+    low, high = panel.get_ylim()
+    panel.set_ylim(max(low, 0), min(high, 100))
+    _set_ticks(panel, ticks, axis)
+    panel.tick_params(labelsize=8)
+    panel.grid(axis="y", color="#dddddd", linewidth=0.6)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _set_ticks(panel: Axes, ticks: set[float], axis: Axis) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator
+
     if axis != "split":
         panel.set_xscale("log")
+    left, right = panel.get_xlim()
+    panel.set_xlim(left, min(right, 100 + (left < 0) * 5))
     if axis == "realised":
-        left, right = panel.get_xlim()
         ticks = {tick for tick in (0.5, 1, 2, 5, 10, 20, 40, 80) if left <= tick <= right}
     if ticks:
         panel.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
-    panel.tick_params(labelsize=8)
-    panel.grid(axis="y", color="#dddddd", linewidth=0.6)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)

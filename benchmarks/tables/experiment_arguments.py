@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,8 @@ from benchmarks.milebench import PROTOCOLS
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
-    from benchmarks.tables.collection import Run
-    from benchmarks.tables.experiment import Experiment
+    from benchmarks.evaluation.store import RunFolder
+    from benchmarks.tables.experiments import Experiment
 
 RESULTS = Path("results/runs")
 
@@ -45,21 +46,22 @@ def add_arguments(parser: argparse.ArgumentParser, name: str, text: str) -> None
     )
 
 
-def read_arguments(name: str, options: argparse.Namespace) -> tuple[Experiment, list[Run]]:
+def read_arguments(name: str, options: argparse.Namespace) -> tuple[Experiment, list[RunFolder]]:
     """The experiment that was asked for, and all runs to look for its rows in.
 
     Raises:
         LookmError: no such experiment, model or folder.
     """
-    from benchmarks.tables.collection import find_runs
-    from benchmarks.tables.experiment import read_experiment
+    from benchmarks.evaluation.store import find_runs
+    from benchmarks.tables.experiments import read_experiment
 
     benchmark = options.benchmark or ("mini" if options.model == "tiny" else "milebench")
     overrides = [] if options.model == "tiny" else [f"model={options.model}"]
     overrides += [] if benchmark == "mini" else [f"benchmark={benchmark}"]
     overrides += [] if options.semantics == "paper" else [f"semantics={options.semantics}"]
-    if options.results and len(options.results) == 1 and not (options.results[0] / "run.json").is_file():
-        overrides.append(f"results_dir={options.results[0]}")
+    if options.results:
+        first = options.results[0]
+        overrides.append(f"results_dir={quoted(str(first.parent if (first / 'run.json').is_file() else first))}")
     experiment = read_experiment(name, [*overrides, *options.overrides])
     if options.results is None and not RESULTS.is_dir():
         return experiment, []
@@ -76,3 +78,11 @@ def read_conditions(pairs: Sequence[str]) -> dict[str, str]:
         if "=" not in pair:
             raise LookmError(f"--where takes KEY=VALUE, such as dtype=float32, not {pair!r}")
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+def quoted(value: str) -> str:
+    """A value as Hydra takes it on a command line, whatever letters are in it."""
+    if re.fullmatch(r"[\w./-]+", value):
+        return value
+    escaped = value.replace("\\", r"\\").replace("'", r"\'")
+    return f"'{escaped}'"

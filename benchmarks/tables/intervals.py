@@ -8,7 +8,7 @@ means.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,39 +82,3 @@ def interval(difference: float, resampled: ArrayLike, *, level: float = LEVEL) -
     tail = (1 - level) / 2
     low, high = np.quantile(np.asarray(resampled, dtype=np.float64), [tail, 1 - tail])
     return Interval(difference, float(low), float(high))
-
-
-def paired_intervals(
-    differences: Mapping[str, ArrayLike],
-    weights: Mapping[str, float],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-) -> list[Interval]:
-    """Intervals of weighted means of datasets' mean differences.
-
-    Args:
-        differences: dataset → (n, S) differences of the scores of the same samples, one column per quantity (a
-            strategy against the full cache).
-        weights: dataset → its weight in the score.
-        seed: seed of all draws.
-        resamples: bootstrap samples.
-        level: the intervals' level.
-
-    Returns:
-        One interval per column.
-
-    Raises:
-        ValueError: no samples, or a difference that is not finite.
-    """
-    observed: NDArray[np.float64] | float = 0.0
-    resampled: NDArray[np.float64] | float = 0.0
-    for name, weight in weights.items():
-        table = np.asarray(differences[name], dtype=np.float64)
-        resampled = resampled + weight * resampled_means(table, seed=dataset_seed(seed, name), resamples=resamples)
-        observed = observed + weight * table.mean(axis=0)
-    return [
-        interval(float(difference), column, level=level)
-        for difference, column in zip(np.atleast_1d(observed), np.atleast_2d(np.transpose(resampled)), strict=True)
-    ]

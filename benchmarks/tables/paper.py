@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import fmean
+from typing import Any
 
 from lookm.errors import LookmError
 from lookm.locations import shipped
@@ -44,6 +47,22 @@ class PaperExperiment:
     def score(self, model: str, strategy: str, alpha1: float | None, alpha2: float | None, column: str) -> float | None:
         """The paper's score in %, or None where it has none."""
         return self.scores.get((model, strategy, alpha1, alpha2, column))
+
+    def mean(self, model: str, strategy: str, alpha1: float | None, alpha2: float | None) -> float | None:
+        """The mean of the paper's own scores over all of its columns, or None where one is missing."""
+        scores = [self.score(model, strategy, alpha1, alpha2, column) for column in self.columns]
+        known = [score for score in scores if score is not None]
+        return fmean(known) if known and len(known) == len(scores) else None
+
+
+def is_paper_benchmark(benchmark: Mapping[str, Any]) -> bool:
+    """Whether a run's benchmark is the one that the paper's numbers are of, in its plain variant.
+
+    Args:
+        benchmark: the part of a run's configuration, or of an experiment's, that says what was run.
+    """
+    plain = not benchmark.get("adversarial") and benchmark.get("combine_image") is None
+    return benchmark.get("name") == "milebench" and plain
 
 
 @lru_cache(maxsize=1)

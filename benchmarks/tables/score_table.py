@@ -1,76 +1,70 @@
-"""A table of the paper next to ours, as text, Markdown, LaTeX or CSV."""
+"""A filled experiment as a table: the paper next to ours, in full, in one line a strategy, or dataset by dataset."""
 
 from __future__ import annotations
 
-import csv
-import io
-import textwrap
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from benchmarks.tables.cells import Cell, Column
-from benchmarks.tables.experiment import Row
-from benchmarks.tables.filled import ALL, Reproduction
+from benchmarks.tables.cells import COLUMN_MEAN, DATASET_MEAN, FEWEST_PAIRS, TASK_MEAN, Cell, printed_difference
+from benchmarks.tables.experiments import Row as ExperimentRow
 from benchmarks.tables.intervals import LEVEL, RESAMPLES
+from benchmarks.tables.reproduction import ALL, Reproduction
+from benchmarks.tables.table import ABSENT, Row, Table, Text, percent, signed
 
-MISSING = "–"
 UP, DOWN, PARTIAL = "▲", "▼", "°"
-
-Line = tuple[str, str, list[str]]
-"""A line of the table: the strategy (empty but for the first line of a strategy), what it says, one cell per column."""
-
-
-def as_text(result: Reproduction) -> str:
-    """Aligned columns, with the title above and the notes below."""
-    head, *blocks = _blocks(result)
-    lines = [line for block in (head, *blocks) for line in block]
-    names = max(len(line[0]) for line in lines)
-    kinds = max(len(line[1]) for line in lines)
-    widths = [max(len(line[2][place]) for line in lines) for place in range(len(result.columns))]
-
-    def drawn(line: Line) -> str:
-        cells = [_marked(cell).rjust(width + 1) for cell, width in zip(line[2], widths, strict=True)]
-        return "  ".join([line[0].ljust(names), line[1].ljust(kinds), *cells]).rstrip()
-
-    above, *bodies = ["\n".join(map(drawn, block)) for block in (head, *blocks)]
-    rule = "─" * max(len(drawn(line)) for line in lines)
-    below = [part for note in notes(result) for part in _wrapped(note)]
-    return "\n".join([title(result), "", above, rule, "\n\n".join(bodies), "", *below])
+_MEANS = {
+    TASK_MEAN: "each task code counts alike",
+    COLUMN_MEAN: "the paper's columns count alike, N-1 and N-2 together as NH; run.py's task mean counts them apart",
+    DATASET_MEAN: "each dataset counts alike",
+}
 
 
-def as_markdown(result: Reproduction) -> str:
-    """A table for GitHub and the like."""
-    head, *blocks = _blocks(result)
-    rows = [["strategy", "", *head[0][2]], ["---", "---", *["---:"] * len(result.columns)]]
-    lines = [*head[1:], *(line for block in blocks for line in block)]
-    rows += [[f"**{name}**" if name else "", kind, *cells] for name, kind, cells in lines]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    listed = "\n".join(f"- {note}" for note in notes(result))
-    return f"**{title(result)}**\n\n{table}\n\n{listed}"
+def full_table(result: Reproduction) -> Table:
+    """Several lines a strategy: ours, the paper's, differences, intervals, changed answers, realised budget."""
+    rows = [Row(("", name, *cells), "dim") for name, cells in _levels(result)]
+    for row in result.experiment.rows:
+        lines = _block(result, row)
+        name = row_name(result, row)
+        rows += [
+            Row((name if not place else "", kind, *cells), begins_block=not place)
+            for place, (kind, cells) in enumerate(lines)
+        ]
+    head = ("strategy", "", *(column.name for column in result.columns))
+    return Table(title(result), head, tuple(rows), notes(result), text_columns=2, records=_records(result))
 
 
-def as_latex(result: Reproduction) -> str:
-    """A tabular for the booktabs package; notes as comments."""
-    head, *blocks = _blocks(result)
-    out = [f"% {title(result)}", *(f"% {note}" for note in notes(result))]
-    out += [r"\begin{tabular}{ll" + "r" * len(result.columns) + "}"]
-    for rule, block in zip([r"\toprule", *[r"\midrule"] * len(blocks)], [head, *blocks], strict=True):
-        out += [rule, *(_latex_row([name, kind, *cells]) for name, kind, cells in block)]
-    return "\n".join([*out, r"\bottomrule", r"\end{tabular}"])
+def compact_table(result: Reproduction) -> Table:
+    """One line a strategy: scores, the best compressed one of each column in bold, budget and changed answers."""
+    best = _best(result)
+    mean = result.columns[-1].name
+    rows = []
+    for row in result.experiment.rows:
+        scores = [_score(result, row, column.name, best) for column in result.columns]
+        cell = result.cells.get((row, mean))
+        costs = [percent(cell.budget if cell else None), percent(cell.changed if cell else None)]
+        rows.append(Row((row_name(result, row), *scores, *costs)))
+    levels = enumerate(_levels(result))
+    rows += [Row((name, *cells, "", ""), "dim", begins_block=not place) for place, (name, cells) in levels]
+    head = ("strategy", *(column.name for column in result.columns), "budget %", "changed %")
+    return Table(title(result), head, tuple(rows), notes(result, compact=True), records=_records(result))
 
 
-def as_csv(results: Sequence[Reproduction]) -> str:
-    """One line per cell, missing ones included; scores and shares in %, everything unrounded to four decimals."""
-    head = ["experiment", "model", "benchmark", "samples", "protocol", "strategy", "alpha1", "alpha2", "semantics"]
-    head += ["column", "status", "n", "failed", "score", "paper", "minus_paper", "minus_full", "low", "high"]
-    head += ["excludes_zero", "paired", "realised_budget", "changed_answers", "first_change", "command"]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(head)
-    for result in results:
-        for row in result.experiment.rows:
-            for column in result.columns:
-                writer.writerow(_csv_line(result, row, column))
-    return stream.getvalue().rstrip("\n")
+def dataset_table(result: Reproduction) -> Table:
+    """One line a dataset, one column a strategy."""
+    best = _best(result)
+    rows = []
+    for place, column in enumerate(result.columns):
+        cells = [result.cells.get((row, column.name)) for row in result.experiment.rows]
+        sizes = [cell.n for cell in cells if cell]
+        levels = [cell.chance for cell in cells if cell]
+        last = place == len(result.columns) - 1 and len(column.infos) > 1
+        task = "" if last else column.infos[0].task
+        scores = [_score(result, row, column.name, best) for row in result.experiment.rows]
+        counts = [str(max(sizes)) if sizes else ABSENT, percent(levels[0] if levels else None)]
+        rows.append(Row((column.name, task, *counts, *scores), "foot" if last else ""))
+    head = ("dataset", "task", "n", "chance", *(row_name(result, row) for row in result.experiment.rows))
+    below = notes(result, compact=True)
+    return Table(title(result), head, tuple(rows), below, text_columns=2, records=_records(result))
 
 
 def title(result: Reproduction) -> str:
@@ -84,148 +78,181 @@ def title(result: Reproduction) -> str:
     return " · ".join([*parts, *([result.samples] if result.samples != ALL else [])])
 
 
-def notes(result: Reproduction) -> list[str]:
+def row_name(result: Reproduction, row: ExperimentRow) -> str:
+    """The strategy, and its budget where the experiment has several."""
+    several = len({(other.alpha1, other.alpha2) for other in result.experiment.rows if not other.is_full}) > 1
+    return f"{row.strategy} {row.alpha1:g}+{row.alpha2:g}" if several and row.alpha1 is not None else row.strategy
+
+
+def notes(result: Reproduction, *, compact: bool = False) -> tuple[str, ...]:
     """The sentences below the table: what the marks mean, what is missing and the command that fills it."""
-    compared = sum(cell.against_full is not None for cell in result.cells.values())
     out = []
+    compared = sum(cell.interval is not None for cell in result.cells.values())
     if compared:
         out.append(
             f"{UP} {DOWN}: the {LEVEL:.0%} interval of the difference from the full cache lies above or below zero "
             f"(paired bootstrap within each dataset, {RESAMPLES:,} resamples, seed 0). Of {compared} such intervals "
             f"about {compared * (1 - LEVEL):.0f} would by chance alone."
         )
+    if any(cell.paired and cell.interval is None for cell in result.cells.values()):
+        out.append(f"No interval and no mark where a dataset has fewer than {FEWEST_PAIRS} pairs.")
+    if not compact and any(cell.changed is not None for cell in result.cells.values()):
         out.append(
             "changed: answers that differ from the full cache's at all; at token: the median place of the first token "
             "that does. The first token of an answer comes from the prefill, before anything is compressed."
         )
-    partial = [column.name for column in result.columns if result.samples == ALL and result.partial(column)]
-    if partial:
-        out.append(f"{PARTIAL}: not all samples or datasets: {', '.join(partial)}.")
+    mean = result.columns[-1].name
+    out += [f"{mean}: {_MEANS[mean]}."] if mean in _MEANS else []
+    if compact:
+        out.append("bold: the best of the compressed ones; budget: bytes kept of the full cache's, over all samples.")
+    out += _partial_notes(result)
     if result.paper_scores and result.protocol != "official":
         out.append("The paper's numbers are of the official protocol; no difference from them is shown.")
     out += result.notes
     missing = result.missing_rows
     if missing and result.samples == ALL:
-        names = ", ".join(_name(result, row) for row in missing)
+        names = ", ".join(row_name(result, row) for row in missing)
         which = f"missing for {names}" if len(missing) < len(result.experiment.rows) else "no run has this yet"
-        out.append(f"{MISSING}: {which}. To fill it: {result.experiment.command(missing)}")
-    return out
+        out.append(f"{ABSENT}: {which}. To fill it: {result.experiment.command(missing)}")
+    return tuple(out)
 
 
-def _blocks(result: Reproduction) -> list[list[Line]]:
-    """The head's lines, then the lines of each row."""
-    columns = result.columns
-    names = [f"{column.name}{PARTIAL}" if _is_partial(result, column) else column.name for column in columns]
-    sizes = [[cell.n for (_, name), cell in result.cells.items() if name == column.name] for column in columns]
-    head: list[Line] = [("", "", names), ("", "n", [str(max(found)) if found else MISSING for found in sizes])]
-    if any(column.chance is not None for column in columns):
-        levels = [MISSING if column.chance is None else f"{100 * column.chance:.1f}" for column in columns]
-        head.append(("", "chance", levels))
-    return [head, *(_block(result, row) for row in result.experiment.rows)]
-
-
-def _block(result: Reproduction, row: Row) -> list[Line]:
-    """The lines of one strategy at one budget."""
-    cells = [result.cells.get((row, column.name)) for column in result.columns]
-    lines: list[Line] = [(_name(result, row), "ours", [_score(cell) for cell in cells])]
-
-    def add(kind: str, text: Callable[[Cell], str | None]) -> None:
-        lines.append(("", kind, [(None if cell is None else text(cell)) or MISSING for cell in cells]))
-
-    if result.paper_scores:
-        paper = [result.paper_scores.get((row, column.name)) for column in result.columns]
-        lines.append(("", "paper", [MISSING if value is None else f"{value:.1f}" for value in paper]))
-        if result.protocol == "official":
-            pairs = zip(cells, paper, strict=True)
-            both = [None if cell is None or value is None else 100 * cell.score - value for cell, value in pairs]
-            lines.append(("", "ours − paper", [_signed(value) for value in both]))
-    if not row.is_full and any(cells):
-        against = [cell.against_full if cell else None for cell in cells]
-        if any(against):
-            lines.append(("", "ours − full", [_signed(100 * d.difference if d else None) for d in against]))
-            lines.append(("", "95 % from", [_signed(100 * d.low if d else None) for d in against]))
-            lines.append(("", "95 % to", [_signed(100 * d.high if d else None) for d in against]))
-            add("changed %", lambda cell: None if cell.changed is None else f"{100 * cell.changed:.1f}")
-            add("at token", lambda cell: None if cell.first_change is None else f"{cell.first_change:g}")
-        add("budget %", lambda cell: None if cell.budget is None else f"{100 * cell.budget:.1f}")
-    return lines
-
-
-def _score(cell: Cell | None) -> str:
-    if cell is None:
-        return MISSING
-    direction = cell.against_full.direction if cell.against_full else 0
-    return f"{100 * cell.score:.1f}{('', UP, DOWN)[direction]}"
-
-
-def _signed(value: float | None) -> str:
-    if value is None:
-        return MISSING
-    rounded = round(value, 1) + 0.0  # no negative zero
-    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
-
-
-def _name(result: Reproduction, row: Row) -> str:
-    several = len({(other.alpha1, other.alpha2) for other in result.experiment.rows if not other.is_full}) > 1
-    return f"{row.strategy} {row.alpha1:g}+{row.alpha2:g}" if several and row.alpha1 is not None else row.strategy
-
-
-def _is_partial(result: Reproduction, column: Column) -> bool:
-    return result.samples == ALL and result.partial(column)
-
-
-def _wrapped(note: str) -> list[str]:
-    """A note in lines of a terminal's width; a command stays in one."""
-    text, marker, command = note.partition(": python ")
-    lines = textwrap.wrap(text + marker[:1], width=110)
-    return [*lines, f"  python {command}"] if marker else lines
-
-
-def _marked(cell: str) -> str:
-    """The cell with its mark, or a space in its place, so that digits stand below digits."""
-    return cell if cell[-1:] in (UP, DOWN, PARTIAL) else f"{cell} "
-
-
-_LATEX = {
-    "%": r"\%",
-    "_": r"\_",
-    "−": "$-$",
-    "–": "--",
-    "°": r"$^\circ$",
-    "▲": r"$^\uparrow$",
-    "▼": r"$^\downarrow$",
-    "α": r"$\alpha$",
-}
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join("".join(_LATEX.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
-
-
-def _csv_line(result: Reproduction, row: Row, column: Column) -> list[str]:
-    experiment = result.experiment
-    cell, paper = result.cells.get((row, column.name)), result.paper_scores.get((row, column.name))
-    fixed = [experiment.name, experiment.model, experiment.benchmark.name, result.samples, result.protocol]
-    fixed += [row.strategy, _number(row.alpha1), _number(row.alpha2), row.semantics or "", column.name]
-    if cell is None:
-        return [*fixed, "missing", "", "", "", _number(paper), *[""] * 9, experiment.command([row])]
-    against = cell.against_full
-    minus_paper = None if paper is None or result.protocol != "official" else 100 * cell.score - paper
+def _partial_notes(result: Reproduction) -> list[str]:
+    """Which runs lack samples or datasets of the benchmark's, those with the same gaps together."""
+    gaps: dict[str, list[str]] = {}
+    whole = {info.dataset: info for column in result.columns for info in column.infos}
+    for row in result.runs:
+        cells = [cell for column in result.columns if (cell := result.cells.get((row, column.name)))]
+        absent = [name for name in whole if not any(name in cell.datasets for cell in cells)]
+        if not any(result.is_partial(row, column) for column in result.columns):
+            continue
+        text = f"{len(whole) - len(absent)} of {len(whole)} datasets" if absent else "not all samples"
+        shown = ", ".join(absent[:5]) + (" …" if len(absent) > 5 else "")
+        gaps.setdefault(text + (f" (without {shown})" if absent else ""), []).append(row_name(result, row))
+    everyone = len(result.runs)
     return [
-        *fixed,
-        "partial" if result.partial(column) else "complete",
-        *(str(cell.n), str(cell.failed), _number(100 * cell.score), _number(paper), _number(minus_paper)),
-        *(_number(100 * value) for value in ((against.difference, against.low, against.high) if against else ())),
-        *([""] * 3 if against is None else []),
-        "" if against is None else str(bool(against.direction)).lower(),
-        *(str(cell.paired) if against else "", _number(_percent(cell.budget)), _number(_percent(cell.changed))),
-        *(_number(cell.first_change), ""),
+        f"{PARTIAL}: {text}{'' if len(names) == everyone else ': ' + ', '.join(names)}." for text, names in gaps.items()
     ]
 
 
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
+def _levels(result: Reproduction) -> list[tuple[str, list[str]]]:
+    """What is the same for all strategies: samples, those that lost images, chance levels."""
+    by_column = [
+        [cell for row in result.experiment.rows if (cell := result.cells.get((row, column.name)))]
+        for column in result.columns
+    ]
+    lines = [("n", [str(max(cell.n for cell in cells)) if cells else ABSENT for cells in by_column])]
+    lost = [max((cell.lost_images for cell in cells), default=0) for cells in by_column]
+    if any(lost):
+        lines.append(("lost images", [str(number) for number in lost]))
+    levels = [cells[0].chance if cells else None for cells in by_column]
+    if any(level is not None for level in levels):
+        lines.append(("chance", [percent(level) for level in levels]))
+    return lines
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{round(value, 4) + 0.0:g}"
+def _block(result: Reproduction, row: ExperimentRow) -> list[tuple[str, Sequence[str | Text]]]:
+    """The lines of one strategy at one budget."""
+    cells = [result.cells.get((row, column.name)) for column in result.columns]
+    lines: list[tuple[str, Sequence[str | Text]]] = [
+        ("ours", [_score(result, row, column.name) for column in result.columns])
+    ]
+
+    def add(kind: str, text: Callable[[Cell], str]) -> None:
+        lines.append((kind, [ABSENT if cell is None else text(cell) for cell in cells]))
+
+    if result.paper_scores:
+        paper = [result.paper_scores.get((row, column.name)) for column in result.columns]
+        lines.append(("paper", [ABSENT if value is None else f"{value:.1f}" for value in paper]))
+        if result.protocol == "official":
+            lines.append(("ours − paper", [signed(minus_paper(*pair)) for pair in zip(cells, paper, strict=True)]))
+    if not row.is_full and any(cell is not None and cell.difference is not None for cell in cells):
+        lines.append(("ours − full", [signed(minus_full(result, row, column.name)) for column in result.columns]))
+        add("95 % from", lambda cell: signed(100 * cell.interval.low if cell.interval else None, end=True))
+        add("95 % to", lambda cell: signed(100 * cell.interval.high if cell.interval else None, end=True))
+        add("changed %", lambda cell: percent(cell.changed))
+        add("at token", lambda cell: ABSENT if cell.first_change is None else f"{cell.first_change:g}")
+    if not row.is_full and any(cells):
+        add("budget %", lambda cell: percent(cell.budget))
+        if any(cell and percent(cell.budget) != percent(cell.tokens) for cell in cells):
+            add("tokens %", lambda cell: percent(cell.tokens))
+    return lines
+
+
+def minus_full(result: Reproduction, row: ExperimentRow, column: str) -> float | None:
+    """The difference from the full cache in points, such that it is that of the printed scores where it can be."""
+    cell = result.cells.get((row, column))
+    full = result.cells.get((result.full, column)) if result.full else None
+    if cell is None or full is None or cell.difference is None:
+        return None
+    return printed_difference(cell.score, full.score, cell.difference)
+
+
+def minus_paper(cell: Cell | None, paper: float | None) -> float | None:
+    """Our printed score less the paper's, in points."""
+    return None if cell is None or paper is None else round(100 * cell.score, 1) - round(paper, 1)
+
+
+def _best(result: Reproduction) -> dict[str, float]:
+    """The best printed score of each column, among the rows that compress and have all datasets that any has."""
+    most: dict[str, int] = {}
+    for (_, column), cell in result.cells.items():
+        most[column] = max(most.get(column, 0), len(cell.datasets))
+    best: dict[str, float] = {}
+    for (row, column), cell in result.cells.items():
+        if not row.is_full and len(cell.datasets) == most[column]:
+            best[column] = max(best.get(column, 0.0), round(100 * cell.score, 1))
+    return best
+
+
+def _score(result: Reproduction, row: ExperimentRow, name: str, best: dict[str, float] | None = None) -> str | Text:
+    cell = result.cells.get((row, name))
+    if cell is None:
+        return ABSENT
+    column = next(column for column in result.columns if column.name == name)
+    mark = ("", UP, DOWN)[cell.direction] + (PARTIAL if result.is_partial(row, column) else "")
+    style = ("", "up", "down")[cell.direction]
+    if best is not None:
+        style = "best" if not row.is_full and round(100 * cell.score, 1) == best.get(name) else ""
+    return Text(percent(cell.score), mark, style)
+
+
+def _records(result: Reproduction) -> tuple[dict[str, Any], ...]:
+    """A mapping for each cell, missing ones included; scores and shares in %, unrounded."""
+    return tuple(_record(result, row, column.name) for row in result.experiment.rows for column in result.columns)
+
+
+def _record(result: Reproduction, row: ExperimentRow, name: str) -> dict[str, Any]:
+    experiment = result.experiment
+    cell, paper = result.cells.get((row, name)), result.paper_scores.get((row, name))
+    column = next(column for column in result.columns if column.name == name)
+    interval = cell.interval if cell else None
+    against_paper = None
+    if cell is not None and paper is not None and result.protocol == "official":
+        against_paper = 100 * cell.score - paper
+
+    def of(name: str) -> Any:
+        return getattr(cell, name, None)
+
+    def points(share: float | None) -> float | None:
+        return None if share is None else 100 * share
+
+    return {
+        **{"experiment": experiment.name, "model": experiment.model, "benchmark": experiment.benchmark.name},
+        **{"samples": result.samples, "protocol": result.protocol, "strategy": row.strategy},
+        **{"alpha1": row.alpha1, "alpha2": row.alpha2, "semantics": row.semantics, "column": name},
+        "status": "missing" if cell is None else "partial" if result.is_partial(row, column) else "complete",
+        **{"n": of("n"), "failed": of("failed"), "lost_images": of("lost_images")},
+        **{"score": points(of("score")), "chance": points(of("chance")), "paper": paper},
+        **{"minus_paper": against_paper, "minus_full": points(of("difference"))},
+        **{"low": points(getattr(interval, "low", None)), "high": points(getattr(interval, "high", None))},
+        "excludes_zero": None if interval is None else bool(interval.direction),
+        "paired": of("paired") or None,
+        **{
+            "realised_budget": points(of("budget")),
+            "kept_tokens": points(of("tokens")),
+            "kept_bytes": of("kept_bytes"),
+        },
+        **{"changed_answers": points(of("changed")), "first_change": of("first_change")},
+        "command": experiment.command([row]) if cell is None else None,
+    }

@@ -212,7 +212,7 @@ def test_differences_are_counted_from_the_first_token_that_is_not_the_same() -> 
     rows = generate_sweep(model, inputs, strategies, max_new_tokens=12, pad_token_id=0)
     short = generate_sweep(model, inputs, strategies, max_new_tokens=5, pad_token_id=0)
     assert first_differences(rows, rows) == [[None] * 3] * 2
-    assert first_differences(rows, short) == [[5] * 3] * 2
+    assert first_differences(rows, short) == [[6] * 3] * 2
     changed = first_differences([rows[0]], [rows[1]])[0]
     assert all(place is None or place >= 1 for place in changed)
     assert any(place is not None for place in changed)

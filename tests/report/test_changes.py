@@ -4,13 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.report.changes import changes, first_difference
-from benchmarks.report.charts import curve_chart, difference_chart, plane_chart
-from benchmarks.report.costs import pareto_front
-from benchmarks.report.palette import look_of
-from benchmarks.report.scenes import Scene, gather
-from benchmarks.tables.collection import find_runs
-from lookm import strategy_names
+from benchmarks.evaluation.store import find_runs
+from benchmarks.report.changes import count_changes
+from benchmarks.report.charts import curve_chart, pareto_front, plane_chart
+from benchmarks.report.groups import Group, gather
+from benchmarks.tables import cells as cells_module
+from lookm.sweep import first_difference
 from tests.report.conftest import strategy, truth
 from tests.tables.run_folders import Folders
 
@@ -18,9 +17,11 @@ TOKENS = st.lists(st.integers(0, 3), max_size=6)
 
 
 @pytest.fixture(scope="module")
-def scene(runs: Path) -> Scene:
-    (found,) = gather(find_runs(runs))
-    return found
+def group(runs: Path) -> Group:
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(cells_module, "FEWEST_PAIRS", 1)
+        (one,) = gather(find_runs(runs))
+    return one
 
 
 @given(one=TOKENS, other=TOKENS)
@@ -53,8 +54,8 @@ def test_changes_count_won_lost_reworded_and_where(tmp_path: Path) -> None:
 
     folders.write("full", strategy("full"), full)
     folders.write("h2o", strategy("h2o"), compressed)
-    (scene,) = gather(find_runs(folders.results))
-    change = changes(scene)["h2o", "mean"]
+    (group,) = gather(find_runs(folders.results))
+    change = count_changes(group)["h2o", "task mean"]
     assert (change.compared, change.won, change.lost, change.reworded, change.same) == (
         9,
         2,
@@ -68,25 +69,26 @@ def test_changes_count_won_lost_reworded_and_where(tmp_path: Path) -> None:
 def test_without_the_full_cache_nothing_is_compared(tmp_path: Path) -> None:
     folders = Folders(tmp_path)
     folders.write("h2o", strategy("h2o"), truth)
-    (scene,) = gather(find_runs(folders.results))
-    assert changes(scene) == {}
-    assert difference_chart(scene, (0.1, 0.1)) is None
+    (group,) = gather(find_runs(folders.results))
+    assert count_changes(group) == {}
 
 
-def test_curves_need_two_budgets_and_show_scores_and_intervals(scene: Scene) -> None:
-    chart = curve_chart(scene)
+def test_curves_need_two_budgets_and_show_scores_and_intervals(group: Group) -> None:
+    chart = curve_chart(group)
     assert chart is not None
-    assert list(chart.views) == ["mean", "T-1", "S-3", "N-1"]
-    line = next(trace for trace in chart.views["mean"]["data"] if trace["name"] == "h2o")
-    h2o = [row for row in scene.rows if row.strategy == "h2o"]
-    cells = [scene.cell(row, "mean") for row in h2o]
+    assert list(chart.views) == ["task mean", "T-1", "S-3", "N-1"]
+    line = next(trace for trace in chart.views["task mean"]["data"] if trace["name"] == "h2o")
+    h2o = [row for row in group.rows if row.strategy == "h2o"]
+    cells = [group.cell(row, "task mean") for row in h2o]
     assert list(line["x"]) == [20.0, 40.0]
     assert list(line["y"]) == [100 * cell.score for cell in cells if cell]
     lows = [
-        100 * (cell.against_full.difference - cell.against_full.low) for cell in cells if cell and cell.against_full
+        min(100 * (cell.interval.difference - cell.interval.low), 100 * cell.score)
+        for cell in cells
+        if cell and cell.interval
     ]
     assert list(line["error_y"]["arrayminus"]) == pytest.approx(lows)
-    assert plane_chart(scene) is None  # budgets on a line make no plane
+    assert plane_chart(group) is None  # budgets on a line make no plane
 
 
 def test_plane_has_a_cell_for_each_pair(tmp_path: Path) -> None:
@@ -95,16 +97,24 @@ def test_plane_has_a_cell_for_each_pair(tmp_path: Path) -> None:
         for alpha2 in (0.1, 0.3):
             if (alpha1, alpha2) != (0.2, 0.3):
                 folders.write(f"{alpha1}-{alpha2}", strategy("h2o", alpha1, alpha2), truth)
-    (scene,) = gather(find_runs(folders.results))
-    chart = plane_chart(scene)
+    (group,) = gather(find_runs(folders.results))
+    chart = plane_chart(group)
     assert chart is not None
-    (trace,) = chart.views["h2o"]["data"]
+    assert chart.options == (("strategy", ("h2o",)), ("column", ("task mean", "T-1", "S-3", "N-1")))
+    (trace,) = chart.views["h2o | task mean"]["data"]
     assert [list(line) for line in trace["z"]] == [
         [pytest.approx(200 / 3), pytest.approx(200 / 3)],
         [pytest.approx(200 / 3), None],
     ]
 
 
-def test_every_strategy_has_a_look_of_its_own() -> None:
-    assert len({look_of(name) for name in strategy_names()}) == len(strategy_names())
-    assert look_of("another") == look_of("another")
+def test_no_axis_of_scores_goes_above_100(group: Group) -> None:
+    chart = curve_chart(group)
+    assert chart is not None
+    for view in chart.views.values():
+        low, high = view["layout"]["yaxis"]["range"]
+        assert 0 <= low < high <= 100
+        for trace in view["data"]:
+            if trace.get("error_y"):
+                ends = [y + up for y, up in zip(trace["y"], trace["error_y"]["array"], strict=True)]
+                assert max(ends) <= 100 + 1e-9

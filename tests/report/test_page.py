@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.report.page import render, script_json
-from benchmarks.report.parts import make_parts
+from benchmarks.evaluation.store import find_runs
+from benchmarks.report.groups import Group, gather
+from benchmarks.report.page import make_parts, render, script_json
 from benchmarks.report.picture import photograph
-from benchmarks.report.scenes import Scene, gather
-from benchmarks.report.views import _kept_data, data_uri
-from benchmarks.tables.collection import find_runs
+from benchmarks.report.rerun import kept_data, load_model
+from benchmarks.report.samples import data_uri
+from benchmarks.tables import cells as cells_module
 from lookm import LookmError, load_strategy
 from lookm.kept import KeptPositions
 from scripts.report import main
@@ -28,16 +29,18 @@ SAMPLES = f"{CHOICE}/1,{NEEDLE}/2"
 
 
 @pytest.fixture(scope="module")
-def scene(runs: Path) -> Scene:
-    (found,) = gather(find_runs(runs))
-    return found
+def group(runs: Path) -> Iterator[Group]:
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(cells_module, "FEWEST_PAIRS", 1)
+        (one,) = gather(find_runs(runs))
+        yield one  # while the page is made as well
 
 
 @pytest.fixture(scope="module")
-def page_file(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page_file(group: Group, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page with heat maps of the random model."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render(make_parts([scene], samples=SAMPLES, heat="yes")), encoding="utf-8")
+    path.write_text(render(make_parts([group], samples=SAMPLES, heat="yes")), encoding="utf-8")
     return path
 
 
@@ -86,18 +89,18 @@ def test_script_json_cannot_end_its_script() -> None:
 
 
 @pytest.mark.parametrize("heads", [1, 3])
-def test_kept_bits_are_the_masks(heads: int, scene: Scene) -> None:
+def test_kept_bits_are_the_masks(heads: int, group: Group) -> None:
     kept = torch.stack(
         [torch.randperm(21, generator=torch.Generator().manual_seed(h))[:5].sort().values for h in range(heads)]
     )
     positions = KeptPositions(load_strategy("h2o"), torch.zeros(21, dtype=torch.bool), (kept,))
-    data = _kept_data(scene.rows[0], positions)
+    data = kept_data("h2o", positions)
     raw = base64.b64decode(data["layers"][0])
     bits = "".join(f"{byte:08b}" for byte in raw)
     stride = 8 * (len(raw) // heads)
     for head in range(heads):
-        found = [place for place in range(21) if bits[head * stride + place] == "1"]
-        assert found == kept[head].tolist()
+        places = [place for place in range(21) if bits[head * stride + place] == "1"]
+        assert places == kept[head].tolist()
 
 
 @pytest.mark.parametrize(("size", "kind"), [((16, 16), "png"), ((400, 200), "jpeg")])
@@ -108,8 +111,8 @@ def test_pictures_are_embedded_small(size: tuple[int, int], kind: str) -> None:
         assert max(picture.size) <= 144
 
 
-def test_without_a_rerun_pictures_and_answers_are_still_there(scene: Scene) -> None:
-    (part,) = make_parts([scene], samples=SAMPLES, heat="auto")
+def test_without_a_rerun_pictures_and_answers_are_still_there(group: Group) -> None:
+    (part,) = make_parts([group], samples=SAMPLES, heat="auto")
     first = part.views[0]
     assert first.why_not
     assert [item.get("image") for item in first.data["flow"] if "image" in item] == [0, 1]
@@ -176,10 +179,11 @@ def test_in_a_browser_every_control_works_without_an_error(
     for link in page.locator("nav a").all():
         link.click()
         assert page.evaluate("document.querySelector(location.hash) !== null")
+    for details in page.locator("details").all():
+        details.evaluate("element => { element.open = true; }")
     for select in page.locator("select").all():
         for option in select.locator("option").all():
             select.select_option(option.get_attribute("value") or option.inner_text())
-    page.locator("summary").first.click()
     page.get_by_label("repaired").check()
     assert page.locator(".official-only:visible").count() == 0
     assert page.locator(".repaired-only:visible").count() == 2
@@ -195,6 +199,10 @@ def test_in_a_browser_heat_follows_strategy_layer_and_head(browser: Any, page_fi
     page, trouble = open_page(browser, page_file, 1280)
     sample = page.locator(".sample").last
     assert sample.locator(".picture canvas").count() == 3
+    assert sample.locator(".picture > img:visible").count() == 3  # the raw picture beside each
+    sample.locator(".pick-raw").uncheck()
+    assert sample.locator(".picture > img:visible").count() == 0
+    assert sample.locator(".picture .heated img:visible").count() == 3
     told = {}
     for name in ("full", "h2o", "tp_pmerge"):
         sample.locator(".pick-strategy").select_option(label=name)
@@ -209,6 +217,44 @@ def test_in_a_browser_heat_follows_strategy_layer_and_head(browser: Any, page_fi
         seen.add(sample.locator(".token.gone").evaluate_all("list => list.map((token) => token.dataset.at).join()"))
     assert len(seen) > 1
     assert trouble == []
+
+
+def test_in_a_browser_any_run_may_be_the_baseline(browser: Any, page_file: Path) -> None:
+    page, trouble = open_page(browser, page_file, 1280)
+    budget = page.locator(".budget").first
+    table = budget.locator("table:visible")
+    assert table.locator("tr.baseline th").inner_text().startswith("full")
+    assert table.locator("td.down").count() > 0
+    assert budget.locator(".baseline-name").inner_text() == "full"
+    budget.locator(".pick-baseline").select_option(label="h2o")
+    assert table.locator("tr.baseline th").inner_text().startswith("h2o")
+    assert table.locator("tr").nth(1).locator("td.up").count() > 0
+    assert "against h2o over 4 samples" in str(table.locator("tr").nth(1).locator("td").first.get_attribute("title"))
+    budget.locator(".pick-column").select_option(label="T-1")
+    assert "difference from h2o" in budget.locator(".plot").inner_text()
+    assert trouble == []
+
+
+def test_in_a_browser_names_stay_in_sight_on_a_narrow_screen(browser: Any, page_file: Path) -> None:
+    page, _ = open_page(browser, page_file, 390)
+    scroll = page.locator(".official-only").first
+    name = scroll.locator("tbody th").nth(1)
+    before = name.bounding_box()
+    scroll.evaluate("element => { element.scrollLeft = 200; }")
+    assert scroll.evaluate("element => element.scrollLeft") > 50
+    assert name.bounding_box() == before
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line_on_the_page(runs: Path, group: Group) -> None:
+    run = group.rows[0].run
+    identity = {"name": "llava7b", "_target_": "lookm.models.llava.load_llava", "path": "nowhere/at-all"}
+    about = {**run.about, "configuration": {**run.configuration, "model": identity}}
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(run, "_about", about)
+        with pytest.raises(LookmError) as caught:
+            load_model(group, any_size=True)
+        assert "TypeError" not in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_page_prints_in_light_colours(browser: Any, page_file: Path) -> None:

@@ -1,13 +1,10 @@
 """Numbers of the tables, checked against sums done by hand."""
 
-import re
-
 import pytest
 
 from benchmarks.benchmark import DatasetInfo
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.summary import DatasetResult, changed_share, comparable, mean_of, other_commits, summarise
-from benchmarks.run_table import align, comparison_table, percent, run_table, size
 from tests.runner.conftest import MakeSettings
 
 
@@ -88,70 +85,7 @@ def test_runs_that_differ_in_more_than_the_strategy_are_not_compared() -> None:
     assert not comparable(one, {**one, "data": {"A": "2"}})
 
 
-def test_the_run_table_names_what_it_shows(settings_of: MakeSettings) -> None:
-    broken = SampleRecord(sample_id=2, digest="", chance=0.2, error="no image")
-    one = result(
-        "A",
-        "T-1",
-        {"1": 1.0},
-        records=(record(1, chance=0.2, scores={"official": 1.0, "repaired": 1.0}), broken),
-        selected=2,
-    )
-    text = run_table(summarise(settings_of("alpha1=0.05"), "tiny LLaVA", [one]))
-    lines = text.splitlines()
-    assert lines[0] == ("tiny LLaVA · small benchmark · tp_pmerge, nominal budget 15% (α 0.05 + 0.1), semantics paper")
-    head = re.split(r"  +", lines[2])
-    assert head[:6] == ["task", "n", "failed", "score %", "repaired %", "chance %"]
-    assert head[6:] == ["budget %", "kept KV", "changed %", "ms/token"]
-    assert lines[4].split() == ["T-1", "1", "1", "100.0", "100.0", "20.0", "50.0", "1.0", "KiB", "–", "1.00"]
-    assert "failed ones are in samples.jsonl" in text
-    assert "run the same with strategy=full" in text
-
-
-def test_the_comparison_shows_the_full_cache_once_and_without_budget(settings_of: MakeSettings) -> None:
-    one = [result("A", "T-1", {"1": 0.5})]
-    full = summarise(settings_of("strategy=full"), "model", one)
-    h2o = summarise(settings_of("strategy=h2o"), "model", one)
-    lines = comparison_table([full, h2o]).splitlines()
-    assert lines[4].split() == ["full", "–", "–", "50.0", "50.0", "50.0", "1.0", "KiB", "–", "1.00"]
-    assert lines[5].split()[:5] == ["h2o", "0.1", "0.1", "50.0", "50.0"]
-    assert lines[6].split() == ["chance", "20.0", "20.0"]
-    assert lines[0].endswith("official protocol, semantics paper")
-    assert not {"settings", "semantics", "failed"} & set(lines[2].split()), "what is the same everywhere has no column"
-
-
-def test_the_comparison_counts_samples_without_an_answer(settings_of: MakeSettings) -> None:
-    summary = summarise(settings_of(), "model", [result("A", "T-1", {"1": 0.5}, selected=4)])
-    lines = comparison_table([summary]).splitlines()
-    assert re.split(r"  +", lines[2])[:6] == ["strategy", "α1", "α2", "T-1", "mean", "failed"]
-    assert lines[4].split()[5] == "3"
-
-
-def test_samples_of_another_commit_are_pointed_out(settings_of: MakeSettings) -> None:
+def test_other_commits_are_those_of_the_sessions_but_the_present_one() -> None:
     about = {"sessions": [{"git": {"commit": "a" * 40}}, {"git": {"commit": "b" * 40}}, {"git": {"commit": None}}]}
     assert other_commits(about, "b" * 40) == ("a" * 40,)
     assert other_commits(about, None) == ()
-    text = run_table(summarise(settings_of(), "m", [result("A", "T-1", {"1": 1.0})], ("a" * 40,)))
-    assert "another commit of this program (aaaaaaa) were kept; overwrite=true starts afresh" in text
-
-
-def test_the_comparison_tells_apart_what_else_differs(settings_of: MakeSettings) -> None:
-    one = [result("A", "T-1", {"1": 0.5})]
-    summaries = [summarise(settings_of(f"strategy.text_prior={prior}"), "model", one) for prior in ("union", "strict")]
-    text = comparison_table(summaries)
-    assert "strategy.text_prior=strict" in text
-
-
-def test_align_puts_numbers_under_numbers() -> None:
-    assert align([["a", "b"], ["long", "1"], ["x", "22"]]) == "a      b\n────────\nlong   1\nx     22"
-
-
-@pytest.mark.parametrize(
-    ("n_bytes", "shown"), [(None, "–"), (0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (3 * 2**30, "3.00 GiB")]
-)
-def test_sizes_are_short(n_bytes: float | None, shown: str) -> None:
-    assert size(n_bytes) == shown
-
-
-def test_percentages_have_one_decimal() -> None:
-    assert (percent(0.12345), percent(1), percent(None)) == ("12.3", "100.0", "–")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.tables import cells as cells_module
 from scripts import compare
 from tests.runner.small_benchmark import CHOICE, SAMPLES
 from tests.tables.run_folders import STRATEGIES, Folders, right
@@ -13,7 +14,8 @@ H2O = {**STRATEGIES["h2o"], "name": "h2o", "alpha1": 0.1, "alpha2": 0.1, "semant
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> list[str]:
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(cells_module, "FEWEST_PAIRS", 1)
     folders = Folders(tmp_path)
     wrong = folders.write("paper", H2O, lambda dataset, number: "right" if dataset == CHOICE else "a cat")
     good = folders.write("release", {**H2O, "semantics": "release"}, right, dtype="bfloat16")
@@ -25,22 +27,31 @@ def test_any_two_runs_are_compared_task_by_task_with_what_they_differ_in(
 ) -> None:
     assert compare.main(runs) == 0
     first, _, head, _, *rows = capsys.readouterr().out.splitlines()
+    rows = [row for row in rows if row]
     assert first.endswith(
         "differ in semantics (paper, release); dtype (float32, bfloat16); strategy.semantics (paper, release)"
     )
     assert head.split()[:2] == ["task", "n"]
     cells = {row.split()[0]: row.split() for row in rows}
-    assert list(cells) == ["T-1", "S-3", "N-1", "mean"]
-    assert cells["T-1"][1:8] == [str(SAMPLES), "0.0", "100.0", "+100.0", "+100.0", "+100.0", "▲"]
-    assert cells["mean"][1] == str(3 * SAMPLES)
+    assert list(cells) == ["T-1", "S-3", "N-1", "task", "official"]
+    assert cells["T-1"][1:7] == [str(SAMPLES), "0.0", "100.0", "+100.0▲", "+100.0", "+100.0"]
+    assert cells["task"][1:3] == ["mean", str(3 * SAMPLES)]
+
+
+def test_few_pairs_are_compared_without_interval_and_mark(
+    runs: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells_module, "FEWEST_PAIRS", SAMPLES + 1)
+    assert compare.main([*runs, "--format", "csv"]) == 0
+    assert "T-1,4,0.0,100.0,+100.0,–,–" in capsys.readouterr().out
 
 
 def test_several_pairs_have_a_line_each(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert compare.main(["--means", *runs, *reversed(runs)]) == 0
-    *_, first, second = capsys.readouterr().out.splitlines()
+    first, second = capsys.readouterr().out.splitlines()[2:4]
     assert first.split()[0] == "release"
     assert second.split()[0] == "paper"
-    assert first.split()[4].lstrip("+") == second.split()[4].lstrip("-")
+    assert first.split()[4].strip("+▲") == second.split()[4].strip("−▼")
 
 
 @pytest.mark.parametrize(

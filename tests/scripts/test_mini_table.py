@@ -1,7 +1,6 @@
 """Claims about the eleven-row table."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,8 @@ import pytest
 
 from lookm.registry import strategy_names
 from scripts import mini_table
+
+ROOT = Path(mini_table.__file__).resolve().parent.parent
 
 
 def test_the_table_has_the_paper_s_eleven_rows() -> None:
@@ -35,8 +36,19 @@ def test_the_table_is_written_with_its_command_and_nothing_is_written_after_wron
     assert result["hardware"]["processor"]
 
 
+def test_nothing_is_written_unless_it_is_said_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mini_table, "PAPER_ROWS", ("full", "tp_pmerge"))
+    monkeypatch.chdir(tmp_path)
+    before = (ROOT / "results/mini/table.txt").read_bytes()
+    assert mini_table.main(["limit=1", "task=N-1"]) == 0
+    assert "tp_pmerge" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "data"}
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["runs"]
+    assert (ROOT / "results/mini/table.txt").read_bytes() == before
+
+
 def test_a_crashed_sweep_is_the_exit_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(
-        mini_table.subprocess, "run", lambda *args, **kwargs: subprocess.CompletedProcess(args, returncode=1)
-    )
+    monkeypatch.setattr(mini_table.run, "main", lambda argv: 1)
     assert mini_table.main(["--output", str(tmp_path / "none")]) == 1

@@ -2,13 +2,16 @@
 
 import csv
 import io
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.composition import compose_jobs
 from scripts import figures, tables
+from tests.tables.run_folders import STRATEGIES, Folders, right
 
 ROOT = Path(tables.__file__).resolve().parent.parent
 
@@ -38,13 +41,38 @@ def test_the_csv_has_a_line_for_every_cell(results: Path, capsys: pytest.Capture
     assert tables.main(["table3", "--results", str(results), "--format", "csv", "--protocol", "repaired"]) == 0
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert len(lines) == 5 * 5
-    assert {line["column"] for line in lines} == {"T-2", "S-4", "NH", "IR", "mean"}
+    assert {line["column"] for line in lines} == {"T-2", "S-4", "NH", "IR", "column mean"}
     assert {line["n"] for line in lines if line["column"] == "NH"} == {"4"}
     assert all(line["paper"] == "" and line["protocol"] == "repaired" for line in lines)
     assert all(float(line["low"]) <= float(line["minus_full"]) <= float(line["high"]) for line in lines if line["low"])
 
 
-@pytest.mark.parametrize("form", ["markdown", "latex"])
+@pytest.mark.parametrize("more", [["--compact"], ["--by", "dataset"], ["--split", "images"]])
+def test_the_other_tables_have_every_strategy(
+    results: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    assert tables.main(["table3", "--results", str(results), *more]) == 0
+    text = capsys.readouterr().out
+    assert all(strategy in text for strategy in ("full", "h2o", "snapkv", "roco", "tp_pmerge"))
+
+
+def test_the_command_that_fills_a_gap_names_a_folder_that_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "my runs, all"
+    results.mkdir()
+    folders = Folders(tmp_path / "made")
+    folders.write("a-full", {**STRATEGIES["full"], "name": "full"}, right)
+    (folders.results / "a-full").rename(results / "a-full")
+    for asked in (results, results / "a-full"):
+        assert tables.main(["table3", "--results", str(asked)]) == 0
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("  python run.py"))
+        words = shlex.split(line)
+        (settings,) = {one.results_dir for one in compose_jobs([word for word in words[2:] if word != "-m"])}
+        assert settings == results
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex", "html"])
 def test_the_other_formats_and_the_split_work_as_well(
     results: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
@@ -80,6 +108,8 @@ def test_a_figure_is_written_with_its_caption(
         (["table1", "--model", "gpt5"], "unknown model 'gpt5'"),
         (["table1", "--results", "nowhere"], "nowhere does not exist"),
         (["table1", "--where", "dtype"], "--where takes KEY=VALUE"),
+        (["table3", "--where", "dtyp=float32"], "--where dtyp: no run has a setting of this name; did you mean dtype?"),
+        (["table3", "--where", "dtype=float16"], "--where dtype=float16: no run has this value; there are float32"),
         (["table1", "--semantics", "mine"], "unknown semantics 'mine'; choose one of paper, release"),
     ],
 )

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-from benchmarks.tables.experiment import Experiment
+from benchmarks.tables.experiments import Experiment
 from tests.runner.small_benchmark import small_benchmark
 
 FIGURE = Experiment(
     name="figure5",
     model="random",
-    model_config={},
     benchmark=small_benchmark(Path("absent")),
-    benchmark_config={},
+    identity={"model": {}, "benchmark": {"name": "small"}},
     rows=(),
     datasets=small_benchmark(Path("absent")).datasets,
     overrides=(),

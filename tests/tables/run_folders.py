@@ -97,6 +97,7 @@ class Folders:
                 for protocol in PROTOCOLS
             }
             target = folder.path / dataset.info.dataset
+            write_json(target / "pred.json", predictions)
             write_evaluation(target, scored["official"])
             write_json(target / "repaired.json", {key: scored["repaired"][key] for key in ("eval", "eval_score")})
 
@@ -117,7 +118,7 @@ def _record(dataset: Dataset, sample: str, answer: str | None, fields: Mapping[s
         "scores": dataset.scores(dataset.samples[sample], answer),
         **fields,
     }
-    return SampleRecord(**dataset.facts(sample), **values)
+    return SampleRecord(**{**dataset.facts(sample), **values})
 
 
 def right(dataset: str, number: int) -> str:

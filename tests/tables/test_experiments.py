@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from benchmarks.composition import choices_of
 from benchmarks.evaluation.settings import read_settings
 from benchmarks.milebench import DATASETS
-from benchmarks.tables.experiment import Experiment, experiment_names, read_experiment
+from benchmarks.tables.experiments import Experiment, experiment_names, read_experiment
 from benchmarks.tables.paper import PAPER, paper_experiments
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.tables.intervals import Interval, dataset_seed, interval, paired_intervals, resampled_means
+from benchmarks.tables.intervals import Interval, dataset_seed, interval, resampled_means
+
+
+def paired_interval(
+    differences: dict[str, np.ndarray], weights: dict[str, float], *, seed: int = 0, resamples: int = 10_000
+) -> Interval:
+    """The interval of a weighted mean of datasets' mean differences, put together as cells are."""
+    draws = [
+        weight * resampled_means(differences[name][:, None], seed=dataset_seed(seed, name), resamples=resamples)[:, 0]
+        for name, weight in weights.items()
+    ]
+    return interval(sum(weight * differences[name].mean() for name, weight in weights.items()), np.sum(draws, axis=0))
 
 
 def plain_interval(
@@ -36,8 +47,7 @@ def test_the_interval_is_that_of_a_plain_bootstrap_with_pairs_drawn_within_each_
         "B": [(float(x), 0.5) for x in generator.random(40)],
     }
     weights = {"A": 0.75, "B": 0.25}
-    differences = {name: [[a - b] for a, b in rows] for name, rows in pairs.items()}
-    (fast,) = paired_intervals(differences, weights)
+    fast = paired_interval({name: np.array([a - b for a, b in rows]) for name, rows in pairs.items()}, weights)
     difference, low, high = plain_interval(pairs, weights, 10_000, 3)
     assert fast.difference == pytest.approx(difference)
     assert (fast.low, fast.high) == pytest.approx((low, high), abs=0.01)
@@ -45,13 +55,13 @@ def test_the_interval_is_that_of_a_plain_bootstrap_with_pairs_drawn_within_each_
 
 def test_pairing_cancels_what_both_runs_share() -> None:
     hard = np.linspace(0, 1, 50)
-    (paired,) = paired_intervals({"A": (hard + 0.01)[:, None] - hard[:, None]}, {"A": 1.0})
+    paired = paired_interval({"A": (hard + 0.01) - hard}, {"A": 1.0})
     assert paired.low == pytest.approx(0.01)
     assert paired.high == pytest.approx(0.01)
 
 
 def test_an_all_equal_pair_of_runs_has_the_empty_interval_and_no_direction() -> None:
-    (nothing,) = paired_intervals({"A": np.zeros((20, 1))}, {"A": 1.0})
+    nothing = paired_interval({"A": np.zeros(20)}, {"A": 1.0})
     assert nothing == Interval(0.0, 0.0, 0.0)
     assert nothing.direction == 0
 
@@ -98,9 +108,9 @@ def test_the_interval_holds_the_true_difference_about_as_often_as_it_says() -> N
     generator = np.random.default_rng(11)
     held = 0
     for trial in range(300):
-        differences = generator.choice([-1.0, 0.0, 1.0], p=[0.2, 0.5, 0.3], size=(60, 1))
-        (found,) = paired_intervals({"A": differences}, {"A": 1.0}, seed=trial, resamples=500)
-        held += found.low <= 0.1 <= found.high
+        differences = generator.choice([-1.0, 0.0, 1.0], p=[0.2, 0.5, 0.3], size=60)
+        one = paired_interval({"A": differences}, {"A": 1.0}, seed=trial, resamples=500)
+        held += one.low <= 0.1 <= one.high
     assert 0.90 <= held / 300 <= 0.98
 
 

@@ -81,7 +81,7 @@ def test_the_evaluation_beside_it_has_the_form_that_score_py_reads(folders: Fold
 
 
 def _records(folders: Folders, dataset: str) -> Any:
-    from benchmarks.tables.collection import find_runs
+    from benchmarks.evaluation.store import find_runs
 
     (run,) = find_runs(folders.results)
     return run.records(dataset)

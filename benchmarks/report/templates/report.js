@@ -26,32 +26,85 @@
       height: layout.height + (narrow && layout.showlegend !== false ? 90 : 0),
       xaxis: axis(layout.xaxis),
       yaxis: axis(layout.yaxis),
-      legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", traceorder: "normal", font: { size: narrow ? 11 : 12 } },
+      legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", traceorder: "normal", font: { size: narrow ? 11 : 12 }, ...(narrow && { entrywidth: 0.46, entrywidthmode: "fraction" }) },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--muted"), activecolor: ink },
       hoverlabel: { bgcolor: colour("--panel"), bordercolor: line, font: { color: ink } },
     };
   }
 
+  const config = () => ({
+    displaylogo: false,
+    displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+  });
+
   function draw(chart) {
-    const views = data.charts[chart.dataset.chart];
-    const select = chart.querySelector("select");
-    const view = views[select ? select.value : Object.keys(views)[0]];
     const plot = chart.querySelector(".plot");
     const width = printing ? PAPER : Math.floor(plot.getBoundingClientRect().width);
     if (!width) return;
-    const traces = structuredClone(view.data);
-    const config = {
-      displaylogo: false,
-      displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
-      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
-    };
-    Plotly.react(plot, traces, layoutOf(structuredClone(view.layout), width), config);
+    const view = chart.dataset.chart ? chosenView(chart) : differencesView(chart.closest(".budget"));
+    plot.hidden = !view;
+    if (view) Plotly.react(plot, structuredClone(view.data), layoutOf(structuredClone(view.layout), width), config());
+  }
+
+  function chosenView(chart) {
+    const views = data.charts[chart.dataset.chart], names = Object.keys(views);
+    if (names.length === 1) return views[names[0]];
+    const picks = [...chart.querySelectorAll("select")].map((select) => select.value);
+    return views[picks.join(" | ")] ?? views[names.find((name) => picks.every((pick) => name.split(" | ").includes(pick)))];
+  }
+
+  const points = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(1);
+  const protocol = () => document.querySelector("input[name=protocol]:checked").value;
+  const tablesOf = (budget) => [...budget.querySelectorAll("table[data-table]")];
+
+  function differencesView(budget) {
+    const shown = tablesOf(budget).find((table) => table.closest(`.${protocol()}-only`));
+    const { rows, columns, against } = data.tables[shown.dataset.table];
+    const baseline = Number(budget.querySelector(".pick-baseline").value);
+    const column = columns.indexOf(budget.querySelector(".pick-column").value);
+    budget.querySelector(".baseline-name").textContent = rows[baseline].name;
+    const traces = rows
+      .map((row, place) => ({ row, entry: against[baseline][place][column] }))
+      .filter(({ entry }) => entry)
+      .reverse()
+      .map(({ row, entry: [value, low, high] }) => ({
+        x: [value], y: [row.name], mode: "markers", type: "scatter", name: row.name,
+        error_x: low === null ? undefined : { type: "data", array: [high - value], arrayminus: [value - low], thickness: 2, width: 5 },
+        marker: { color: row.colour, size: 11 },
+        hovertemplate: "%{y}: %{x:+.1f} points<extra></extra>",
+      }));
+    const zero = { type: "line", x0: 0, x1: 0, y0: 0, y1: 1, yref: "paper", line: { width: 1.5, dash: "dot", color: "#7d8590" } };
+    const axis = { title: { text: `difference from ${rows[baseline].name}, points` }, zeroline: false };
+    const layout = { showlegend: false, height: 70 + 34 * traces.length, margin: { l: 96, r: 16, t: 8, b: 44 }, xaxis: axis, shapes: [zero] };
+    return traces.length ? { data: traces, layout } : null;
+  }
+
+  function compare(budget) {
+    const pick = budget.querySelector(".pick-baseline");
+    const baseline = pick ? Number(pick.value) : 0;
+    for (const table of tablesOf(budget)) {
+      const { rows, against } = data.tables[table.dataset.table];
+      table.querySelectorAll("tr.run").forEach((line, place) => {
+        line.classList.toggle("baseline", place === baseline && rows.length > 1);
+        line.querySelectorAll("td.score").forEach((cell, column) => {
+          const entry = against[baseline][place][column];
+          const [value, low, high, n] = entry ?? [];
+          cell.classList.toggle("up", low !== null && low > 1e-10);
+          cell.classList.toggle("down", high !== null && high < -1e-10);
+          const interval = low === null ? "" : ` [${points(low)}, ${points(high)}]`;
+          cell.title = entry ? `${points(value)} points${interval} against ${rows[baseline].name} over ${n} samples` : `${cell.dataset.n} samples`;
+        });
+      });
+    }
+    budget.querySelectorAll(".chart").forEach(draw);
   }
 
   const drawAll = () => charts.forEach(draw);
-  charts.forEach((chart) => {
-    const select = chart.querySelector("select");
-    if (select) select.addEventListener("change", () => draw(chart));
+  charts.forEach((chart) => chart.querySelectorAll("select").forEach((select) => select.addEventListener("change", () => draw(chart))));
+  document.querySelectorAll(".budget").forEach((budget) => {
+    budget.querySelector(".pick-baseline")?.addEventListener("change", () => compare(budget));
+    compare(budget);
   });
   let waiting = 0;
   window.addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(drawAll, 120); });
@@ -72,7 +125,7 @@
   window.addEventListener("afterprint", () => { printing = false; setTheme(before); });
 
   document.querySelectorAll("input[name=protocol]").forEach((input) =>
-    input.addEventListener("change", () => { document.body.className = input.value; }));
+    input.addEventListener("change", () => { document.body.className = input.value; drawAll(); }));
 
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
@@ -131,12 +184,16 @@
       if (image.source) { shown.src = image.source; shown.alt = `image ${item.image + 1}`; } else shown.className = "absent";
       picture.append(shown);
       if (view.kept.length) {
+        const heated = document.createElement("span");
+        heated.className = "heated";
+        heated.append(shown.cloneNode());
         const canvas = document.createElement("canvas");
         canvas.width = image.columns;
         canvas.height = image.rows;
         const share = document.createElement("span");
         share.className = "share";
-        picture.append(canvas, share);
+        heated.append(canvas, share);
+        picture.append(heated);
       }
       prompt.append(picture);
       pictures.push([picture, image]);
@@ -162,6 +219,10 @@
         `kept: ${mean(text).toFixed(0)} % of the text, ${mean([...inImages]).toFixed(0)} % of the image tokens`;
     }
     picks.forEach((pick) => pick.addEventListener("change", show));
+    const raw = sample.querySelector(".pick-raw");
+    const beside = () => prompt.classList.toggle("heat-only", !raw.checked);
+    raw.addEventListener("change", beside);
+    beside();
     show();
   });
 

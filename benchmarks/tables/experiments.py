@@ -9,22 +9,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
-from benchmarks import interpolation
 from benchmarks.benchmark import Benchmark, DatasetInfo
-from benchmarks.composition import choices_of, explain
-from benchmarks.evaluation.settings import Settings, read_settings
-from benchmarks.tables.collection import Run
+from benchmarks.composition import compose_jobs
+from benchmarks.evaluation.settings import Settings
+from benchmarks.evaluation.store import RunFolder
+from benchmarks.tables.comparable import choose_runs, facts_of, flattened
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
-
-interpolation.register()
 
 
 @dataclass(frozen=True)
@@ -58,8 +49,8 @@ class Experiment:
 
     Attributes:
         name: name of its YAML.
-        model: name of the model's YAML; model_config: that YAML's fields, as far as they decide answers.
-        benchmark: the benchmark, not prepared; benchmark_config: as `model_config`.
+        model: name of the model's YAML; benchmark: the benchmark, not prepared.
+        identity: what decides the answers, as in `run.json`: `model`, `benchmark` and the rest but the strategy.
         rows: its rows, in its order, the full cache once.
         datasets: what it selects.
         overrides: what was given besides `+experiment=…`, as for run.py.
@@ -67,9 +58,8 @@ class Experiment:
 
     name: str
     model: str
-    model_config: Mapping[str, Any]
     benchmark: Benchmark
-    benchmark_config: Mapping[str, Any]
+    identity: Mapping[str, Any]
     rows: tuple[Row, ...]
     datasets: tuple[DatasetInfo, ...]
     overrides: tuple[str, ...]
@@ -102,81 +92,56 @@ def read_experiment(name: str, overrides: Iterable[str] = ()) -> Experiment:
 
 @lru_cache(maxsize=16)
 def _read(name: str, given: tuple[str, ...]) -> Experiment:
-    try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            jobs = [read_settings(job, choices_of(job)) for job in _jobs([f"+experiment={name}", *given])]
-    except (HydraException, OmegaConfBaseException) as error:
-        raise LookmError(explain(error)) from None
+    jobs = compose_jobs([f"+experiment={name}", *given])
     rows = dict.fromkeys(map(_row, jobs))
     first = jobs[0]
     return Experiment(
         name=name,
         model=first.model,
-        model_config=first.identity["model"],
         benchmark=first.benchmark,
-        benchmark_config=first.identity["benchmark"],
+        identity={key: value for key, value in first.identity.items() if key != "strategy"},
         rows=tuple(rows),
         datasets=first.datasets,
         overrides=tuple(item for item in given if not item.startswith("hydra.")),
     )
 
 
-def matching_runs(experiment: Experiment, runs: Iterable[Run], where: Mapping[str, str]) -> dict[Row, list[Run]]:
+def matching_runs(
+    experiment: Experiment, runs: Iterable[RunFolder], where: Mapping[str, str]
+) -> dict[Row, list[RunFolder]]:
     """The runs that belong to each row; several of one row differ in something else than the strategy.
+
+    A run belongs here if it has the experiment's model, its benchmark in the same variant, and every setting that was
+    asked for by name; what else it has otherwise than the YAMLs is left to those who compare runs.
 
     Args:
         experiment: whose model, benchmark and rows are looked for.
         runs: where to look.
-        where: further conditions, such as `{"dtype": "float32", "model.max_context_len": "2000"}`.
+        where: further conditions, such as `{"dtype": "float32", "model.max_context_len": "2000"}`, which take the place
+            of what the experiment says of the same settings.
+
+    Raises:
+        LookmError: no run has such a setting, or this value of it.
     """
-    found: dict[Row, list[Run]] = {row: [] for row in experiment.rows}
-    by_identity = {row.identity: row for row in experiment.rows}
-    for run in runs:
-        configuration = run.configuration
-        if (configuration["model"]["name"], configuration["benchmark"]["name"]) != (
-            experiment.model,
-            experiment.benchmark.name,
-        ):
-            continue
-        facts = facts_of(run)
-        if any(str(facts.get(key)) != value for key, value in where.items()):
-            continue
-        row = by_identity.get(json.dumps(configuration["strategy"], sort_keys=True))
-        if row is not None:
-            found[row].append(run)
-    return found
-
-
-def facts_of(run: Run) -> dict[str, Any]:
-    """Everything but the strategy that decides a run's answers, as one flat mapping with dotted names."""
-    about, configuration = run.about, run.configuration
-    nested = {
-        **{group: configuration[group] for group in ("model", "benchmark")},
-        "semantics": configuration["strategy"].get("semantics"),
-        **{name: configuration.get(name) for name in ("dtype", "seed")},
-        "weights": about.get("weights"),
-        "generation": about.get("generation", {}),
-        "data": about.get("data", {}),
+    asked = {item.partition("=")[0].lstrip("+") for item in experiment.overrides}
+    required = {
+        key: value
+        for key, value in flattened(experiment.identity)
+        if (key.startswith("benchmark.") or key in asked) and key not in where
     }
-    return dict(_flat(nested))
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item
-
-
-def _jobs(overrides: Sequence[str]) -> Iterable[DictConfig]:
-    """The configurations that Hydra's basic sweeper makes of a command line, the experiment's own axes included."""
-    params = compose("config", list(overrides), return_hydra_config=True).hydra.sweeper.params or {}
-    axes = [f"{key}={value}" for key, value in params.items()]
-    parsed = OverridesParser.create().parse_overrides([*axes, *overrides])
-    (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    for job in batch:
-        yield compose("config", job, return_hydra_config=True)
+    matched: dict[Row, list[RunFolder]] = {row: [] for row in experiment.rows}
+    by_identity = {row.identity: row for row in experiment.rows}
+    candidates = [
+        run for run in runs
+        if run.configuration["model"]["name"] == experiment.model
+        and run.configuration["benchmark"]["name"] == experiment.benchmark.name
+        and json.dumps(run.configuration["strategy"], sort_keys=True) in by_identity
+    ]  # fmt: skip
+    for run in choose_runs(candidates, where):
+        facts = facts_of(run)
+        if all(facts.get(key) == value for key, value in required.items()):
+            matched[by_identity[json.dumps(run.configuration["strategy"], sort_keys=True)]].append(run)
+    return matched
 
 
 def _row(settings: Settings) -> Row:

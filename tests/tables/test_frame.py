@@ -1,13 +1,13 @@
-"""Claims about runs as one table."""
+"""Claims about run folders as one frame."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 
 import pytest
 
-from benchmarks.tables.collection import COLUMNS, collect, collect_runs, find_runs
+from benchmarks.evaluation.store import RunFolder, find_runs
+from benchmarks.tables.frame import COLUMNS, collect, known_datasets, read_frame
 from lookm.errors import LookmError
 from tests.runner.small_benchmark import CHOICE, NEEDLE, ROUGE, SAMPLES
 from tests.tables.run_folders import STRATEGIES, Folders, right
@@ -65,34 +65,53 @@ def test_a_failed_sample_is_a_line_without_scores(folders: Folders) -> None:
     assert table[table.error.isna()].official.notna().all()
 
 
-def test_scores_survive_the_loss_of_the_data_to_three_decimals(folders: Folders) -> None:
+def test_no_benchmark_data_are_needed(folders: Folders) -> None:
     folders.write("a-full", FULL, lambda dataset, number: "a ball and the rest of it")
     before = collect(folders.results)
     shutil.rmtree(folders.benchmark.root)
-    after = collect(folders.results)
-    for protocol in ("official", "repaired"):
-        assert after[protocol].to_numpy() == pytest.approx(before[protocol].to_numpy(), abs=5e-4)
+    assert collect(folders.results).equals(before)
+    assert [info.dataset for info in known_datasets(find_runs(folders.results))] == [CHOICE, ROUGE, NEEDLE]
+    assert before.chance[before.dataset == CHOICE].unique() == [0.5]
+    assert set(before.n_images) == set(range(1, SAMPLES + 1))
 
 
-def test_scores_are_not_made_from_data_that_have_changed_since(folders: Folders) -> None:
-    folders.write("a-full", FULL, right)
-    path = folders.benchmark.root / NEEDLE / f"{NEEDLE}.json"
-    annotation = json.loads(path.read_text())
-    for sample in annotation["data"]:
-        sample["response"] = "dog"
-    path.write_text(json.dumps(annotation))
-    table = collect(folders.results)
-    needles = table[table.dataset == NEEDLE]
-    written = json.loads((folders.results / "a-full" / NEEDLE / "repaired.json").read_text())["eval_score"]
-    assert list(needles.repaired) == [float(entry["score"]) for entry in written] == [1.0] * SAMPLES
-
-
-def test_without_data_and_evaluation_there_is_no_score(folders: Folders) -> None:
+def test_records_of_other_ranks_are_read_too(folders: Folders) -> None:
     folder = folders.write("a-full", FULL, right)
-    shutil.rmtree(folders.benchmark.root)
-    (folder / NEEDLE / "eval_score.json").unlink()
-    table = collect(folders.results)
-    assert all(map(math.isnan, table[table.dataset == NEEDLE].official))
+    samples = folder / NEEDLE / "samples.jsonl"
+    first, *rest = samples.read_text().splitlines(keepends=True)
+    samples.write_text("".join(rest))
+    (folder / NEEDLE / "samples.1.jsonl").write_text(first)
+    assert len(collect(folders.results)) == 3 * SAMPLES
+
+
+def test_a_run_without_scores_is_refused_with_the_way_out(folders: Folders) -> None:
+    folder = folders.write("a-full", FULL, right)
+    path = folder / NEEDLE / "samples.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**line, "scores": None}) + "\n" for line in lines))
+    with pytest.raises(LookmError, match=r"before scores were recorded .* run the same command again"):
+        read_frame([RunFolder(folder)])
+
+
+def test_a_time_that_other_strategies_share_is_no_time_of_the_run(folders: Folders) -> None:
+    times = {"compress_ms": 1.0, "prefill_ms": 2.0, "decode_ms_per_token": 3.0, "batch": 2}
+
+    def fields(dataset: str, number: int) -> dict[str, object]:
+        return {"times": {**times, "decode_rows": 22 if number else 2}}
+
+    folders.write("a-full", FULL, right, fields=fields)
+    frame = collect(folders.results)
+    alone = frame.sample_id == "0"
+    assert (frame[alone][["decode_ms", "compress_ms", "prefill_ms"]] == [3.0, 1.0, 2.0]).all(axis=None)
+    assert frame[~alone][["decode_ms", "compress_ms", "prefill_ms"]].isna().all(axis=None)
+
+
+def test_the_variant_names_semantics_and_changed_fields_where_they_tell_runs_apart(folders: Folders) -> None:
+    folders.write("a", H2O, right)
+    folders.write("b", {**H2O, "semantics": "release"}, right)
+    folders.write("c", {**H2O, "window": 3}, right)
+    variants = collect(folders.results).groupby("run").variant.first().to_dict()
+    assert variants == {"a": "h2o, paper", "b": "h2o, release", "c": "h2o, paper, window=3"}
 
 
 def test_reading_a_run_that_is_being_written_changes_nothing_and_leaves_the_open_line_out(folders: Folders) -> None:
@@ -111,7 +130,7 @@ def test_runs_are_found_in_a_results_folder_by_their_own_folder_and_only_once(fo
     assert [run.name for run in find_runs(folders.results)] == ["a-full", "b-h2o"]
     assert [run.name for run in find_runs(str(full))] == ["a-full"]
     assert [run.name for run in find_runs([full, folders.results])] == ["a-full", "b-h2o"]
-    assert set(collect_runs(find_runs([full])).run) == {"a-full"}
+    assert set(read_frame(find_runs([full])).run) == {"a-full"}
 
 
 @pytest.mark.parametrize("name", ["absent", "empty"])

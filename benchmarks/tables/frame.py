@@ -1,0 +1,127 @@
+"""Run folders as one pandas frame, a row for each sample of each run: all that tables, figures and reports read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from benchmarks.benchmark import DatasetInfo
+from benchmarks.evaluation.records import SampleRecord
+from benchmarks.evaluation.store import Results, RunFolder, find_runs
+from benchmarks.milebench import PROTOCOLS
+from lookm.locations import CONFIGS
+
+if TYPE_CHECKING:
+    import pandas
+
+SETTINGS = (
+    *("run", "label", "model", "benchmark", "strategy", "variant", "alpha1", "alpha2", "nominal_budget", "semantics"),
+    *("dtype", "seed", "adversarial", "combine_image"),
+)
+TIMES = {"decode_ms": "decode_ms_per_token", "compress_ms": "compress_ms", "prefill_ms": "prefill_ms"}
+SAMPLE = (
+    *("task", "dataset", "sample_id", *PROTOCOLS, "chance", "n_images", "answer", "answer_tokens", "error", "digest"),
+    *("prompt_tokens", "image_tokens", "realised_budget", "kept_bytes", "full_bytes", "dropped_images"),
+    *("dropped_tokens", *TIMES),
+)
+COLUMNS = (*SETTINGS, *SAMPLE)
+_NUMBERS = ("alpha1", "alpha2", "nominal_budget", *PROTOCOLS, "chance", "realised_budget", *TIMES)
+
+
+def collect(results: Results) -> pandas.DataFrame:
+    """Every recorded sample of the runs in a results folder, a run folder, or several of either (see `read_frame`).
+
+    Raises:
+        LookmError: a folder that does not exist, holds no run, or was written before scores were recorded.
+    """
+    return read_frame(find_runs(results))
+
+
+def read_frame(runs: Iterable[RunFolder]) -> pandas.DataFrame:
+    """Every recorded sample of the runs, failed ones included.
+
+    Returns:
+        A frame with the columns `COLUMNS`. `run` is the run's name, `label` what titles call model and benchmark,
+        `variant` the strategy and what is unusual about it; `alpha1`, `alpha2` are NaN and `semantics` is None where
+        nothing is compressed. `official`, `repaired` and `chance` are in [0, 1], NaN where there is no answer or no
+        chance level; `error` is None for an answered sample; sizes are in bytes, times in milliseconds, NaN where
+        other strategies were computed in the same step. `sample_id` is text.
+
+    Raises:
+        LookmError: a run that was written before scores were recorded.
+    """
+    import pandas
+
+    listed = [run for run in runs if run.datasets]
+    semantics = {run.configuration["strategy"].get("semantics") for run in listed} - {None}
+    rows = [
+        settings | _sample(record) | {"dataset": dataset, "sample_id": name}
+        for run in listed
+        for settings in [run_settings(run, several_semantics=len(semantics) > 1)]
+        for dataset in run.datasets
+        for name, record in run.scored_records(dataset).items()
+    ]
+    frame = pandas.DataFrame(rows, columns=list(COLUMNS))
+    for column in ("error", "semantics"):  # pandas would make NaN of None
+        frame[column] = frame[column].astype(object).where(frame[column].notna(), None)
+    return frame.astype(dict.fromkeys(_NUMBERS, "float64"))
+
+
+def run_settings(run: RunFolder, *, several_semantics: bool = False) -> dict[str, Any]:
+    """A run's values of the columns `SETTINGS`; `several_semantics` puts the semantics into `variant`."""
+    about, configuration = run.about, run.configuration
+    labels, strategy = about.get("labels", {}), configuration["strategy"]
+    unusual = [strategy["semantics"]] if several_semantics and strategy.get("semantics") else []
+    unusual += [f"{key}={value}" for key, value in changed_fields(strategy).items()]
+    return {
+        "run": run.name,
+        "label": " · ".join(str(labels.get(group, configuration[group]["name"])) for group in ("model", "benchmark")),
+        "model": configuration["model"]["name"],
+        "benchmark": configuration["benchmark"]["name"],
+        "strategy": strategy["name"],
+        "variant": ", ".join([strategy["name"], *map(str, unusual)]),
+        **{name: strategy.get(name) for name in ("alpha1", "alpha2", "semantics")},
+        "nominal_budget": about.get("nominal_budget"),
+        "dtype": configuration["dtype"],
+        "seed": configuration["seed"],
+        "adversarial": bool(configuration["benchmark"].get("adversarial")),
+        "combine_image": configuration["benchmark"].get("combine_image"),
+    }
+
+
+def changed_fields(strategy: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a run's strategy that its YAML has otherwise, budget and semantics aside."""
+    usual = _written(strategy["name"])
+    shared = ("name", "alpha1", "alpha2", "budget", "semantics")
+    return {key: value for key, value in strategy.items() if key not in shared and usual.get(key) != value}
+
+
+def known_datasets(runs: Iterable[RunFolder]) -> tuple[DatasetInfo, ...]:
+    """All datasets of the runs' benchmark, as `run.json` lists them, in its order."""
+    infos = {
+        name: DatasetInfo(dataset=name, **entry)
+        for run in runs
+        for name, entry in run.about.get("datasets", {}).items()
+    }
+    return tuple(infos.values())
+
+
+def _sample(record: SampleRecord) -> dict[str, Any]:
+    times = record.times or {}
+    alone = times.get("decode_rows", times.get("batch")) == times.get("batch")
+    scores = record.scores or {}
+    return {
+        **{column: getattr(record, column) for column in SAMPLE if hasattr(record, column)},
+        **{protocol: scores.get(protocol) if record.answered else None for protocol in PROTOCOLS},
+        **{column: times.get(field) if alone else None for column, field in TIMES.items()},
+    }
+
+
+@lru_cache(maxsize=64)
+def _written(strategy: str) -> dict[str, Any]:
+    """The fields of a strategy's YAML; none where there is none."""
+    file = CONFIGS / "strategy" / f"{strategy}.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
