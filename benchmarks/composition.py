@@ -42,7 +42,7 @@ def compose_jobs(overrides: Sequence[str]) -> list[Settings]:
             config = hydra.compose_config(
                 "config", list(overrides), run_mode=RunMode.MULTIRUN, with_log_configuration=False
             )
-            return [job_settings(config, job) for job in job_overrides(config)]
+            return sweep_settings(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise LookmError(explain(error)) from None
 
@@ -70,6 +70,21 @@ def job_overrides(config: DictConfig) -> list[list[str]]:
     parsed = OverridesParser.create(config_loader=loader).parse_overrides([*fixed, *config.hydra.overrides.task])
     (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return batch
+
+
+def sweep_settings(config: DictConfig) -> list[Settings]:
+    """The settings of all jobs of a sweep.
+
+    Args:
+        config: the sweep's configuration, with its `hydra` node.
+    """
+    from benchmarks.evaluation.settings import check_values, read_settings
+
+    loader = GlobalHydra.instance().config_loader()
+    jobs = [loader.load_sweep_config(config, overrides) for overrides in job_overrides(config)]
+    for job in jobs:
+        check_values(job)  # of all, before the first one's strategy needs torch
+    return [read_settings(job, choices_of(job)) for job in jobs]
 
 
 def job_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from benchmarks.command_line import complain, is_expected, jobs
-from benchmarks.composition import compose_each_job_once, job_overrides, job_settings
+from benchmarks.composition import compose_each_job_once, job_settings, sweep_settings
 from benchmarks.evaluation.loggers import name_group
 from benchmarks.evaluation.ranks import leads
 from benchmarks.guard import Status, quiet_end
@@ -70,7 +70,7 @@ class Sweep(Callback):
         compose_each_job_once()
         if config.hydra.sweeper._target_ != _BASIC_SWEEPER:
             return
-        settings = [job_settings(config, overrides) for overrides in job_overrides(config)]
+        settings = sweep_settings(config)
         if not leads():
             return
         from benchmarks.evaluation.sweep import check_runs, merge_jobs

@@ -46,6 +46,7 @@ def test_help_imports_nothing_slow(words: list[str]) -> None:
         ["dtype=fp8"],
         ["benchmark=milebench", "task=Q-9"],
         ["benchmark.samples=-3"],
+        ["-m", "strategy=full,h2o", "alpha1=0.1,2"],
     ],
     ids=lambda words: " ".join(words),
 )

@@ -126,31 +126,16 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
     Raises:
         LookmError: a value that is not allowed, with what is.
     """
-    for key in config:
-        if key not in (*KEYS, "hydra"):
-            raise LookmError(f"unknown key {str(key)!r}; the keys are {', '.join(KEYS)}")
-    alpha1, alpha2 = _alpha(config, "alpha1"), _alpha(config, "alpha2")
-    if alpha1 + alpha2 > 1 + 1e-9:
-        raise LookmError(f"alpha1 + alpha2 is {alpha1 + alpha2:g}; the budget cannot be above 1")
-    semantics = _one_of("semantics", config.semantics, SEMANTICS)
-    limit = None if config.limit is None else _integer("limit", config.limit, at_least=1)
-    subset = _one_of("subset", config.subset, SUBSETS)
-    if subset == "random" and limit is None:
-        raise LookmError("subset=random draws `limit` samples of each dataset, but limit is null; add limit=20, say")
-    seed = _integer("seed", config.seed, at_least=0)
-    if not isinstance(config.overwrite, bool):
-        raise LookmError(f"overwrite must be true or false, not {config.overwrite!r}")
-    dtype = _one_of("dtype", config.dtype, ("auto", *DTYPES))
-    device = _device_name(str(config.device))
+    check_values(config)
     groups = {group: _fields(config, group) for group in ("model", "benchmark", "strategy")}
     benchmark = construct(groups["benchmark"])
     datasets = select_datasets(benchmark, config.datasets, config.task)
     # Last what needs torch, whose import takes a second: wrong values above are refused without it.
     from lookm.registry import build_strategy
 
-    fields = {**groups["strategy"], "alpha1": alpha1, "alpha2": alpha2, "semantics": semantics}
-    strategy = build_strategy(choices["strategy"], fields)
-    device = _device(device)
+    budget = {"alpha1": float(config.alpha1), "alpha2": float(config.alpha2), "semantics": config.semantics}
+    strategy = build_strategy(choices["strategy"], groups["strategy"] | budget)
+    device = _device(str(config.device))
     return Settings(
         model=choices["model"],
         model_config=groups["model"],
@@ -159,16 +144,40 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
         strategy=strategy,
         strategy_config=groups["strategy"],
         datasets=_without_missing(benchmark, datasets, config.datasets),
-        limit=limit,
-        subset=subset,
-        seed=seed,
+        limit=config.limit,
+        subset=config.subset,
+        seed=config.seed,
         device=device,
-        dtype=dtype if dtype != "auto" else ("float32" if device == "cpu" else "bfloat16"),
+        dtype=config.dtype if config.dtype != "auto" else ("float32" if device == "cpu" else "bfloat16"),
         results_dir=Path(str(config.results_dir)),
         overwrite=config.overwrite,
         deviations=_deviations(config, choices, groups),
         resolved=_resolved(config),
     )
+
+
+def check_values(config: DictConfig) -> None:
+    """Checks the values of a composed configuration that stand for themselves.
+
+    Raises:
+        LookmError: one that is not allowed, with what is.
+    """
+    for key in config:
+        if key not in (*KEYS, "hydra"):
+            raise LookmError(f"unknown key {str(key)!r}; the keys are {', '.join(KEYS)}")
+    total = _alpha(config, "alpha1") + _alpha(config, "alpha2")
+    if total > 1 + 1e-9:
+        raise LookmError(f"alpha1 + alpha2 is {total:g}; the budget cannot be above 1")
+    _one_of("semantics", config.semantics, SEMANTICS)
+    if config.limit is not None:
+        _integer("limit", config.limit, at_least=1)
+    if _one_of("subset", config.subset, SUBSETS) == "random" and config.limit is None:
+        raise LookmError("subset=random draws `limit` samples of each dataset, but limit is null; add limit=20, say")
+    _integer("seed", config.seed, at_least=0)
+    if not isinstance(config.overwrite, bool):
+        raise LookmError(f"overwrite must be true or false, not {config.overwrite!r}")
+    _one_of("dtype", config.dtype, ("auto", *DTYPES))
+    _device_name(str(config.device))
 
 
 def select_datasets(benchmark: Benchmark, datasets: Any, task: Any) -> tuple[DatasetInfo, ...]:
