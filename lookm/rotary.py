@@ -115,7 +115,8 @@ def rotary_calls(decoder: nn.Module, note: Callable[[RotaryCall], None]) -> Iter
     def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         named = dict(zip(("x", "position_ids", "layer_type"), args, strict=False)) | kwargs
         x, positions, kind = named.pop("x", None), named.pop("position_ids", None), named.get("layer_type")
-        if kind in (None, "full_attention") and isinstance(x, Tensor) and isinstance(positions, Tensor):
+        told = isinstance(x, Tensor) and isinstance(positions, Tensor) and isinstance(output, tuple)
+        if told and kind in (None, "full_attention"):  # Llama 4's gives complex numbers
             cos, sin = output
             x = x[:, :1]  # it tells dtype and device
             note(RotaryCall(module, cos, sin, lambda later: module.forward(x, later, **named), positions))
