@@ -52,6 +52,10 @@ class MiniSettings:
 
     def __post_init__(self) -> None:
         evaluation_rng(self.seed, 0, 0)
+        for name in ("samples", "fewest", "most"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise LookmError(f"{name} is {value!r}; give a whole number")
         if not 1 <= self.samples <= MOST_SAMPLES:
             raise LookmError(f"samples is {self.samples}; give 1 to {MOST_SAMPLES} per dataset of MileBench-mini")
         needed = max(task.fewest for task in TASKS)

@@ -200,6 +200,8 @@ def test_a_folder_that_is_not_as_written_is_refused_with_the_way_out(tmp_path: P
     ("change", "message"),
     [
         ({"samples": 0}, "samples is 0"),
+        ({"samples": 2.5}, "samples is 2.5; give a whole number"),
+        ({"most_images": "many"}, "most is 'many'; give a whole number"),
         ({"samples": 100_000_000_000}, "samples is 100000000000; give 1 to 10000"),
         ({"most_images": 49}, "most is 49 images; give a number from 14 to 48"),
         ({"fewest_images": 0}, "fewest is 0"),
