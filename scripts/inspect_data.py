@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from benchmarks.benchmark import Benchmark
     from benchmarks.milebench.inspection import Inspected
     from benchmarks.milebench.lengths import Measure
+    from benchmarks.tables.table import Table
 
 FOUND = 3
 
@@ -122,6 +123,7 @@ def report(
 ) -> list[str]:
     """Lines of what is printed: one row per dataset, the kinds of findings, and the first of them."""
     from benchmarks.milebench.inspection import KINDS
+    from benchmarks.tables.table import as_text
 
     lines = [f"{benchmark.label} in {benchmark.root}"]
     if measure is not None:
@@ -130,7 +132,7 @@ def report(
         )
         limits = f"{measure.tokens_per_image} per image, at most {measure.max_context_len}"
         lines[0] += f" · tokens for {measure.model}: {limits}{whose}"
-    lines += ["", *_table(measure is not None, inspected, ignored)]
+    lines += ["", as_text(_table(measure is not None, inspected, ignored))]
     findings = [finding for entry in inspected for finding in entry.findings if finding.kind not in ignored]
     if not findings:
         return [*lines, "", "nothing found"]
@@ -148,40 +150,29 @@ def report(
     return lines
 
 
-def _table(with_lengths: bool, inspected: Sequence[Inspected], ignored: set[str]) -> list[str]:
-    head = ["dataset", "task", "samples", "images", "per sample", "found"]
-    if with_lengths:
-        head += ["tokens, mean", "most", "cut", "images lost", "text only"]
-    rows = [head]
+def _table(with_lengths: bool, inspected: Sequence[Inspected], ignored: set[str]) -> Table:
+    """A row for each dataset, and one for all."""
+    from benchmarks.tables.table import Row, Table
+
+    def row(name: str, task: str, entries: Sequence[Inspected], per_sample: str, mean: str) -> tuple[str, ...]:
+        found = sum(finding.kind not in ignored for entry in entries for finding in entry.findings)
+        lengths = [entry.lengths for entry in entries if entry.lengths is not None]
+        cells = [name, task, *(str(sum(getattr(entry, n) for entry in entries)) for n in ("samples", "images"))]
+        cells += [per_sample, str(found)]
+        if with_lengths and lengths:
+            cells += [mean, str(max(of.most for of in lengths))]
+            cells += [str(sum(getattr(of, n) for of in lengths)) for n in ("cut", "images_lost")]
+            cells.append(str(sum(of.groups["text only"] for of in lengths)))
+        return (*cells, *["–"] * (len(head) - len(cells)))
+
+    head: tuple[str, ...] = ("dataset", "task", "samples", "images", "per sample", "found")
+    head += ("tokens, mean", "most", "cut", "images lost", "text only") if with_lengths else ()
+    rows = []
     for entry in inspected:
-        found = sum(finding.kind not in ignored for finding in entry.findings)
-        row = [entry.info.dataset, entry.info.task, str(entry.samples), str(entry.images)]
-        row += [f"{entry.fewest_images}–{entry.most_images}" if entry.samples else "–", str(found)]
-        if with_lengths:
-            of = entry.lengths
-            row += ["–"] * 5 if of is None else [
-                f"{of.mean:.0f}", str(of.most), str(of.cut), str(of.images_lost), str(of.groups["text only"])
-            ]  # fmt: skip
-        rows.append(row)
-    lengths = [entry.lengths for entry in inspected if entry.lengths is not None]
-    total = ["all", "", str(sum(entry.samples for entry in inspected)), str(sum(entry.images for entry in inspected))]
-    total += ["", str(sum(int(row[5]) for row in rows[1:]))]
-    if with_lengths:
-        numbers = ("cut", "images_lost")
-        total += ["", str(max((of.most for of in lengths), default=0))]
-        total += [str(sum(getattr(of, name) for of in lengths)) for name in numbers]
-        total.append(str(sum(of.groups["text only"] for of in lengths)))
-    widths = [max(map(len, column)) for column in zip(*rows, total, strict=True)]
-    lines = [_line(row, widths) for row in rows]
-    return [lines[0], "─" * len(max(lines, key=len)), *lines[1:], _line(total, widths)]
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [
-        cell.ljust(width) if place < 2 else cell.rjust(width)
-        for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()
+        per_sample = f"{entry.fewest_images}–{entry.most_images}" if entry.samples else "–"
+        mean = f"{entry.lengths.mean:.0f}" if entry.lengths else "–"
+        rows.append(Row(row(entry.info.dataset, entry.info.task, [entry], per_sample, mean)))
+    return Table("", head, (*rows, Row(row("all", "", inspected, "", ""), "foot")), text_columns=2)
 
 
 def as_json(benchmark: Benchmark, measure: Measure | None, inspected: Sequence[Inspected]) -> dict[str, Any]:

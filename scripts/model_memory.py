@@ -20,6 +20,7 @@ from benchmarks.download.checkpoints import model_fields, model_names
 from benchmarks.evaluation.provenance import versions
 from benchmarks.files import write_json
 from benchmarks.guard import guarded
+from benchmarks.tables.table import Row, Table, as_text
 from lookm.errors import LookmError
 from lookm.models.memory import blueprint, memory_need, prompt_of, weight_bytes
 from lookm.models.source import QUANTIZATIONS
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     models = options.models or backbone_names()
     numbers = {name: model_numbers(name, options) for name in models}
-    print(table(numbers))
+    print(as_text(table(numbers)))
     if options.output is not None:
         command = f"python -m scripts.model_memory --length {options.length} --alpha1 {options.alpha1:g}"
         about = {
@@ -99,22 +100,17 @@ def model_numbers(name: str, options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def table(numbers: dict[str, dict[str, Any]]) -> str:
+def table(numbers: dict[str, dict[str, Any]]) -> Table:
     """The table in GiB: per backbone weights, and cache and peak for the full cache, without and with merging."""
     head = ["backbone", "tokens", "weights", "8bit", "4bit", *(f"{kind} {s}" for s in SHOWN for kind in ("KV", "peak"))]
-    rows = [head]
+    rows = []
     for name, model in numbers.items():
         quantized = [model["weights_quantized"][kind] for kind in QUANTIZATIONS]
         costs = [model["strategies"][strategy][kind] for strategy in SHOWN for kind in ("cache", "peak")]
-        sizes = [f"{size / GIB:.2f}" for size in (model["weights"], *quantized, *costs)]
-        rows.append([name, str(model["prompt_tokens"]), *sizes])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
+        sizes = (f"{size / GIB:.2f}" for size in (model["weights"], *quantized, *costs))
+        rows.append(Row((name, str(model["prompt_tokens"]), *sizes)))
     title = "GPU memory in GiB, computed from the configurations (not measured): one prompt"
-    return "\n".join([title, "", *lines])
+    return Table(title, tuple(head), tuple(rows))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from benchmarks.guard import guarded
 from benchmarks.milebench.results import Case, collect_cases, write_evaluation
 from benchmarks.milebench.scoring import PROTOCOLS, score_predictions
 from benchmarks.milebench.taxonomy import DATASETS, PAPER_COLUMNS, TASKS, task_mean
+from benchmarks.tables.table import Row, Table, as_text
 from lookm.errors import LookmError
 
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # such as a name that no disk takes
         print(f"error: {str(error.filename)[:60]}: {error.strerror}", file=sys.stderr)
         return 2
-    print("\n".join(table(scored, options.protocol)))
+    print("\n\n".join(map(as_text, tables(scored, options.protocol))))
     for warning in _warnings(scored):
         print(f"warning: {warning}", file=sys.stderr)
     return 0
@@ -66,51 +67,27 @@ def score_case(case: Case, protocol: str) -> dict[str, Any]:
     return {"dataset": case.dataset, "task": task, **results}
 
 
-def table(scored: Sequence[dict[str, Any]], protocol: str) -> list[str]:
-    """Lines of the printed table: one row per dataset, and the means per task where there are several datasets."""
+def tables(scored: Sequence[dict[str, Any]], protocol: str) -> list[Table]:
+    """What is printed: a row per dataset, and the means per task where there are several datasets."""
     shown = [name for name in PROTOCOLS if protocol in (name, "both")]
-    rows = [["dataset", "task", "metric", "n", "missing", *shown, "rouge", "rouge-score"]]
+    rows = []
     for entry in scored:
         result = entry[shown[0]]
-        rouge = result.get("rouge", {})
-        counts = result["counts"]
-        rows.append(
-            [
-                entry["dataset"],
-                entry["task"] or "-",
-                "ROUGE-L" if rouge else "accuracy",
-                str(counts["scored"]),
-                str(counts["missing"]),
-                *(f"{_overall(entry[name]):.4f}" for name in shown),
-                *(f"{rouge[name]:.4f}" if rouge else "-" for name in ("rouge", "rouge_score")),
-            ]
-        )
-    lines = _aligned(rows, left=3)
-    if len(scored) > 1:
-        lines += _task_lines(scored, shown)
-    return lines
-
-
-def _task_lines(scored: Sequence[dict[str, Any]], shown: Sequence[str]) -> list[str]:
-    rows = [["task", "datasets", *shown]]
+        rouge, counts = result.get("rouge", {}), result["counts"]
+        row = [entry["dataset"], entry["task"] or "-", "ROUGE-L" if rouge else "accuracy"]
+        row += [str(counts["scored"]), str(counts["missing"]), *(f"{_overall(entry[name]):.4f}" for name in shown)]
+        row += [f"{rouge[name]:.4f}" if rouge else "-" for name in ("rouge", "rouge_score")]
+        rows.append(Row(tuple(row)))
+    head = ("dataset", "task", "metric", "n", "missing", *shown, "rouge", "rouge-score")
+    datasets = Table("", head, tuple(rows), text_columns=3)
+    rows = []
     for code in dict.fromkeys((*TASKS, *PAPER_COLUMNS)):
         means = [task_mean(code, {entry["dataset"]: _overall(entry[name]) for entry in scored}) for name in shown]
         present = [mean for mean in means if mean is not None]
         if present:
-            first = present[0]
-            rows.append([code, f"{first.scored} of {first.datasets}", *(f"{mean.score:.4f}" for mean in present)])
-    return ["", *_aligned(rows, left=1)] if len(rows) > 1 else []
-
-
-def _aligned(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+            number = f"{present[0].scored} of {present[0].datasets}"
+            rows.append(Row((code, number, *(f"{mean.score:.4f}" for mean in present))))
+    return [datasets, Table("", ("task", "datasets", *shown), tuple(rows))] if len(scored) > 1 and rows else [datasets]
 
 
 def _overall(result: dict[str, Any]) -> float:

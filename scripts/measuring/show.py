@@ -5,6 +5,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables.table import Row as Line
+from benchmarks.tables.table import Table, as_text
+
 from .decode import BUDGETS, paper_rows
 from .split import STAGES
 
@@ -61,32 +64,24 @@ def text_of(part: Part) -> str:
     """A part as text: what, where, how, and its table."""
     machine = part["hardware"].get("accelerator") or part["hardware"]["processor"]
     case, measured = TABLES[part["part"]]
-    lines = [[*case, *measured]]
+    lines = []
     for row in each_way(part["rows"]):
-        line = [cell(row) for cell in case.values()]
-        skipped = [row["skipped"][:60]] if "skipped" in row else None
-        lines.append(
-            [*line, *((skipped + [""] * (len(measured) - 1)) if skipped else [c(row) for c in measured.values()])]
-        )
+        nothing = [row.get("skipped", "")[:60], *[""] * (len(measured) - 1)]
+        numbers = nothing if "skipped" in row else [cell(row) for cell in measured.values()]
+        lines.append([*(cell(row) for cell in case.values()), *numbers])
     if part["part"] == "decode":
         lines += [
             ["paper (Table 4)", f"{row['budget']:.0%}", f"{row['decode_ms_per_token']:.2f}", times(row["times_full"]),
              f"{row['kv_gib']:.2f}", "–", f"on {row['hardware']}"]
             for row in paper_rows()
         ]  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = [
-        "  ".join(
-            text.ljust(width) if place < len(case) else text.rjust(width)
-            for place, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
     title = (
         f"{part['title']} · {machine} · torch {part['versions'].get('torch')}, "
         f"transformers {part['versions'].get('transformers')}, {part['threads']} threads"
     )
-    return "\n".join([title, *part["notes"], "", *(line.rstrip() for line in table)]) + "\n"
+    rows = tuple(Line(tuple(line)) for line in lines)
+    table = Table("\n".join([title, *part["notes"]]), (*case, *measured), rows, text_columns=len(case))
+    return as_text(table) + "\n"
 
 
 def each_way(rows: list[Row]) -> list[Row]:

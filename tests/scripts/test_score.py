@@ -38,10 +38,10 @@ def _write(path: Path, content: object) -> Path:
 
 
 def score(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, list[str], str]:
-    """Exit status, printed lines and standard error of the command."""
+    """Exit status, printed lines without the rules of tables, and standard error of the command."""
     status = main([str(argument) for argument in arguments])
     output = capsys.readouterr()
-    return status, output.out.splitlines(), output.err
+    return status, [line for line in output.out.splitlines() if not line.startswith("─")], output.err
 
 
 def test_a_runs_folder_gives_an_aligned_table_and_means(
