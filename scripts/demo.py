@@ -12,13 +12,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.command_line import Status
-from benchmarks.composition import compose_jobs
-from benchmarks.evaluation.results import summary_of
 from benchmarks.evaluation.summary import Summary
 from benchmarks.guard import guarded
 
-from . import run
+from .leaderboard import run_strategies
 
 STRATEGIES = ("full", "h2o", "tp_pmerge")
 TOLD = "N-1"
@@ -31,12 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for run.py, such as limit=5 or device=cpu")
     overrides = parser.parse_args(argv).overrides
-    rows = f"strategy={','.join(STRATEGIES)}"
-    status = run.main(["-m", rows, *overrides])
-    if status not in (Status.DONE, Status.SAMPLES_FAILED):
-        return status
-    summaries = [summary_of(settings) for settings in compose_jobs([rows, *overrides])]
-    print(f"\n{story(*summaries)}")
+    status, summaries = run_strategies(STRATEGIES, overrides)
+    if summaries:
+        print(f"\n{story(*summaries)}")
     return status
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import command, demo
+from lookm.registry import strategy_names
+from scripts import command, demo, leaderboard
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -34,7 +35,9 @@ print(sorted({"torch", "transformers", "hydra", "numpy"} & set(sys.modules)))
 
 def test_a_name_like_no_other_gets_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["zzz"]) == command.WRONG_INPUT
-    assert capsys.readouterr().err.startswith("error: unknown command 'zzz'; choose one of demo, run, sweep, ")
+    assert capsys.readouterr().err.startswith(
+        "error: unknown command 'zzz'; choose one of demo, run, sweep, leaderboard, "
+    )
 
 
 def test_arguments_and_exit_status_are_the_script_s(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,3 +81,24 @@ def test_the_demonstration_tells_its_numbers_from_its_runs(
     assert "tiny LLaVA" in story
     assert "MileBench-mini" in story
     assert demo.main(["alpha1=7"]) == 2
+
+
+def test_the_leaderboard_ranks_every_strategy_and_writes_what_it_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["benchmark.samples=1", "datasets=[MiniTextNeedleInAHaystack,MiniWebQA]", "device=cpu"]
+    assert leaderboard.main(["--tasks", "N-1,S-1", "--output", "board.txt", *small]) == 0
+    printed = capsys.readouterr().out
+    assert (tmp_path / "board.txt").read_text(encoding="utf-8") == printed
+    title, _, head, _, *lines = printed.splitlines()
+    assert "tiny LLaVA" in title
+    assert head.split() == ["strategy", "mean", "N-1", "S-1", "bytes", "%", "changed", "%"]
+    rows = {line.split()[0]: line.split()[1:] for line in lines}
+    assert set(rows) == {*strategy_names(), "chance"}
+    means = [float(row[0]) for row in rows.values()]
+    assert means == sorted(means, reverse=True)
+    for name, (mean, told, seen, *costs) in rows.items():
+        assert float(mean) == pytest.approx((float(told) + float(seen)) / 2, abs=0.1)
+        assert bool(costs) == (name != "chance")
+    assert rows["full"][3:] == ["100.0", "–"]

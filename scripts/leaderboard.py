@@ -1,0 +1,100 @@
+"""Every strategy on one model and benchmark, from one prefill of each prompt, best mean first.
+
+    python -m scripts.leaderboard                                    # tiny model, MileBench-mini
+    python -m scripts.leaderboard model=llava7b task=NH limit=20
+    python -m scripts.leaderboard --output results/mini/leaderboard.txt
+
+Runs what is missing of `run.py -m strategy=…` and reads the run folders. The columns are the mean over all tasks, some
+tasks, the bytes that were really kept over the full cache's, and the share of answers unlike the full cache's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.composition import compose_jobs
+from benchmarks.evaluation.results import summary_of
+from benchmarks.evaluation.summary import Summary
+from benchmarks.files import write_text
+from benchmarks.guard import Status, guarded
+from lookm.registry import strategy_names
+
+from . import run
+
+
+@guarded
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: that of the sweep, or 2 for wrong input."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", default="N-1,N-2,S-4,T-1", help="shown besides the mean (default: N-1,N-2,S-4,T-1)")
+    parser.add_argument("--output", type=Path, help="also write the table to this file")
+    parser.add_argument("overrides", nargs="*", help="as for run.py, such as limit=5 or alpha1=0.05")
+    options = parser.parse_args(argv)
+    status, summaries = run_strategies(strategy_names(), options.overrides, quiet=True)
+    if summaries:
+        text = leaderboard(summaries, options.tasks.split(","))
+        print(text)
+        if options.output:
+            write_text(options.output, f"{text}\n")
+    return status
+
+
+def run_strategies(names: Sequence[str], overrides: Sequence[str], *, quiet: bool = False) -> tuple[int, list[Summary]]:
+    """Computes what is missing of a sweep over strategies.
+
+    Args:
+        names: the strategies; overrides: as for `run.py`.
+        quiet: leaves out the sweep's own table.
+
+    Returns:
+        The sweep's exit status, and the runs' summaries in the order of `names`; none where the sweep did not end.
+
+    Raises:
+        LookmError: a run that is not there.
+    """
+    rows = [f"strategy={','.join(names)}", *overrides]
+    with contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext():
+        status = run.main(["-m", *rows])
+    if status not in (Status.DONE, Status.SAMPLES_FAILED):
+        return status, []
+    return status, [summary_of(settings) for settings in compose_jobs(rows)]
+
+
+def leaderboard(summaries: Sequence[Summary], tasks: Sequence[str]) -> str:
+    """The table as text: a line a strategy, best mean first, chance where it belongs."""
+    first = summaries[0]
+    full = next((item.mean.kept_bytes for item in summaries if not item.settings.compresses), None)
+    rows = [("strategy", "mean", *tasks, "bytes %", "changed %"), *(_line(item, tasks, full) for item in summaries)]
+    chances = {row.task: row.chance for row in (*first.rows, first.mean)}
+    rows.append(("chance", *(_percent(chances.get(task)) for task in ("mean", *tasks)), "", ""))
+    rows[1:] = sorted(rows[1:], key=lambda row: -float(row[1].replace("–", "-1")))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *cells in rows:
+        numbers = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *numbers]).rstrip())
+    strategy = next((item.settings.strategy for item in summaries if item.settings.compresses), None)
+    budget = f"α {strategy.alpha1:g} + {strategy.alpha2:g} · " if strategy else ""
+    title = f"{first.model_label} · {first.settings.benchmark.label} · {budget}{first.mean.n} samples · scores in %"
+    return "\n".join([title, "", lines[0], "─" * len(lines[0]), *lines[1:]])
+
+
+def _line(summary: Summary, tasks: Sequence[str], full_bytes: float | None) -> tuple[str, ...]:
+    mean = summary.mean
+    scores = {row.task: row.scores.get("official") for row in (*summary.rows, mean)}
+    share = mean.kept_bytes / full_bytes if mean.kept_bytes and full_bytes else None
+    numbers = [*(scores.get(task) for task in ("mean", *tasks)), share, mean.changed]
+    return summary.settings.strategy.name, *map(_percent, numbers)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
