@@ -48,10 +48,10 @@ class SnapKV(Strategy):
 
     def keep(self, layer: Layer) -> Tensor:
         length = layer.length
-        recent, important = self._window_and_slots(length)
+        recent, _ = self._window_and_slots(length)
         votes = layer.per_kv_head(layer.window(self._observed(length)))[:, : length - recent]
         pooled = F.avg_pool1d(votes.unsqueeze(1), self.kernel, stride=1, padding=self.kernel // 2).squeeze(1)
-        return with_recent(top_positions(pooled, important), length, recent)
+        return with_recent(top_positions(pooled, self.layer_tokens(layer) - recent), length, recent)
 
     def _window_and_slots(self, length: int) -> tuple[int, int]:
         recent, important = self.window_sizes(length)

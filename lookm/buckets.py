@@ -86,7 +86,7 @@ def divide(sizes: Sequence[int], fixed: int) -> list[Bucket]:
     """Cut rows into buckets so that Σ (fixed + rows · width) is smallest.
 
     Args:
-        sizes: tokens of each row, in descending order.
+        sizes: tokens of each row.
         fixed: what a bucket costs besides, in tokens.
 
     Returns:
@@ -96,12 +96,13 @@ def divide(sizes: Sequence[int], fixed: int) -> list[Bucket]:
     cuts = [0, *(row for row in range(1, len(sizes)) if sizes[row] != sizes[row - 1]), len(sizes)]
     best: dict[int, tuple[int, int]] = {0: (0, 0)}
     for place, stop in enumerate(cuts[1:], start=1):
-        best[stop] = min((best[start][0] + fixed + (stop - start) * sizes[start], start) for start in cuts[:place])
+        costs = ((fixed + (stop - start) * max(sizes[start:stop]), start) for start in cuts[:place])
+        best[stop] = min((best[start][0] + cost, start) for cost, start in costs)
     buckets: list[Bucket] = []
     stop = len(sizes)
     while stop > 0:
         start = best[stop][1]
-        buckets.append(Bucket(start, stop, sizes[start], tuple(sizes[start:stop])))
+        buckets.append(Bucket(start, stop, max(sizes[start:stop]), tuple(sizes[start:stop])))
         stop = start
     return buckets[::-1]
 

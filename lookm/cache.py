@@ -195,7 +195,8 @@ class LookOnceCache(PromptCache):
 
     def compress(self, layer_index: int, rows: Sequence[Layer]) -> None:
         begin = Mark.now(rows[0].keys.device)
-        self.record.layers[layer_index] = self._compressed_layer(layer_index).compress(self.strategy, self.prompt, rows)
+        for index, layers in self.ready(layer_index, rows, [self.strategy]):
+            self.record.layers[index] = self._compressed_layer(index).compress(self.strategy, self.prompt, layers)
         end = Mark.now(rows[0].keys.device)
         self.record.compressing.add(begin, end)
         self.record.prefill_end = end

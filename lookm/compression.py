@@ -138,10 +138,14 @@ def compress_many(strategies: Sequence[Strategy], layer: Layer, *, stages: Stage
 
     lap = _Lap(stages, layer.keys.device)
     layer.make_statistics(joined_needs(strategies, layer.is_image))
+    if layer.n_layers == 1:  # which is the whole prompt, if nobody has shown it yet
+        late = [strategy for strategy in strategies if strategy.whole_prompt]
+        observe([strategy for strategy in late if strategy.selection_key(layer.length) not in layer.memory], layer)
     lap.ends("statistics")
-    choices = {key: strategies[members[0]].keep(layer) for key, members in groups.items()}
+    with torch.no_grad():
+        choices = {key: strategies[members[0]].keep(layer) for key, members in groups.items()}
     checked = [(strategies[index], choices[key]) for key, members in groups.items() for index in members]
-    check_choices(checked, layer.is_image, layer.kv_heads)
+    check_choices(checked, layer)
     lap.ends("choice")
     for key, members in groups.items():
         kept = Kept(layer, choices[key])
@@ -158,7 +162,18 @@ def joined_needs(strategies: Sequence[Strategy], is_image: Tensor) -> Needs:
     return reduce(or_, (strategy.needs(is_image) for strategy in choosing), Needs())
 
 
-def check_choices(choices: Sequence[tuple[Strategy, Tensor]], is_image: Tensor, heads: int) -> None:
+@torch.no_grad()
+def observe(strategies: Sequence[Strategy], layer: Layer) -> None:
+    """Show one prompt in one layer, just after its attention, to strategies that choose after the whole prompt."""
+    length = layer.length
+    reading = [strategy for strategy in strategies if 0 < strategy.promised_tokens(layer.is_image) < length]
+    if reading:
+        layer.make_statistics(joined_needs(reading, layer.is_image))
+    for strategy in reading:
+        strategy.observe(layer)
+
+
+def check_choices(choices: Sequence[tuple[Strategy, Tensor]], layer: Layer) -> None:
     """Compare choices of one prompt, positions (Hkv, K) int64, with what their strategies promise.
 
     All are compared at once, so that the device is waited for once.
@@ -168,13 +183,14 @@ def check_choices(choices: Sequence[tuple[Strategy, Tensor]], is_image: Tensor, 
     """
     suspicions = []
     for strategy, kept in choices:
-        promised = strategy.promised_tokens(is_image)
-        if kept.shape != (heads, promised):
+        promised = strategy.layer_tokens(layer)
+        if kept.shape != (layer.kv_heads, promised):
             raise BudgetError(
-                f"{strategy.name} kept {tuple(kept.shape)} (heads, tokens) of {is_image.numel()} tokens; "
-                f"its definition promises {(heads, promised)}"
+                f"{strategy.name} kept {tuple(kept.shape)} (heads, tokens) of {layer.length} tokens; "
+                f"its definition promises {(layer.kv_heads, promised)}"
             )
-        suspicions += [(wrong, f"{strategy.name} {said}") for wrong, said in strategy.broken_promises(kept, is_image)]
+        broken = strategy.broken_promises(kept, layer.is_image)
+        suspicions += [(wrong, f"{strategy.name} {said}") for wrong, said in broken]
     if suspicions:
         for wrong, said in zip(torch.stack([wrong for wrong, _ in suspicions]).tolist(), suspicions, strict=True):
             if wrong:

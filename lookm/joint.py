@@ -12,7 +12,7 @@ from lookm.compression import Stages
 from lookm.context import filling
 from lookm.greedy import Answers, GreedyChoice
 from lookm.prompt import Prompt
-from lookm.record import LayerSizes, Times, report_of
+from lookm.record import Times, report_of
 from lookm.report import Report
 from lookm.step import DecodeStep, StaticStep
 from lookm.stopwatch import Mark
@@ -143,16 +143,13 @@ class Group:
         results = []
         for index, strategy in enumerate(self.strategies):
             own = [place[prompt, index] for prompt in prompts]
-            kept = tuple(self.rows[number].kept for number in own)
-            token = self.cache.token_bytes
-            layer = LayerSizes(kept, tuple(n * token for n in kept), tuple(n * token for n in lengths))
             share = compress / max(1, len(evicting)) if index in evicting else 0.0
             times = Times(share, prefill + share, decode, len(self.rows))
             results.append(
                 SweepRow(
                     strategy,
                     tuple(tuple(self.answers.tokens[number]) for number in own),
-                    report_of(strategy, lengths, image_tokens, self.cache.sizes(layer), times),
+                    report_of(strategy, lengths, image_tokens, self.cache.sizes(own), times),
                     tuple(self.answers.finite[number] for number in own),
                 )
             )

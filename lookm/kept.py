@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lookm.compression import compress_many
+from lookm.compression import compress_many, joined_needs, observe
 from lookm.errors import LookmError
 from lookm.layer import Layer
 from lookm.observation import observe_prefill
@@ -60,16 +60,29 @@ def kept_positions(
         >>> kept.share()[kept.is_image]  # how many of the heads kept each image token
     """
     layers: list[list[Tensor]] = [[] for _ in strategies]
+    late = [index for index, strategy in enumerate(strategies) if strategy.whole_prompt]
+    early = [index for index, strategy in enumerate(strategies) if not strategy.whole_prompt]
+    held: list[Layer] = []
     is_image = torch.zeros(0, dtype=torch.bool)
 
-    def observe(layer: Layer) -> None:
+    def note(indices: list[int], layer: Layer) -> None:
+        rows = compress_many([strategies[index] for index in indices], layer)
+        for index, row in zip(indices, rows, strict=True):
+            layers[index].append(row.positions.cpu())
+
+    def look(layer: Layer) -> None:
         nonlocal is_image
         is_image = layer.is_image.cpu()
-        rows = compress_many(strategies, layer)
-        for found, row in zip(layers, rows, strict=True):
-            found.append(row.positions.cpu())
+        layer.make_statistics(joined_needs(strategies, layer.is_image))
+        note(early, layer)
+        if late:
+            observe([strategies[index] for index in late], layer)
+            layer.forget_queries()
+            held.append(layer)
 
-    observe_prefill(model, inputs, observe)
+    observe_prefill(model, inputs, look)
+    for layer in held:
+        note(late, layer)
     return [KeptPositions(s, is_image, tuple(found)) for s, found in zip(strategies, layers, strict=True)]
 
 

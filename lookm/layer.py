@@ -23,8 +23,8 @@ class Layer:
         is_image: (L,) bool, on the same device; the same tensor in every layer of a prompt, so that what is read from
             it on the host is read once.
         scaling: factor on Q Kᵀ; None becomes 1 / √D.
-        index: which layer, from 0.
-        n_layers: how many there are.
+        index: which of the layers that are compressed, from 0.
+        n_layers: how many of them there are.
         log_sum_exp: log Σ_j exp(scaling · q_i · k_j) over the keys that query i sees, (Hq, L) float32, where the
             attention kernel computed it.
         statistics: the sums made so far: beside the attention, or by `make_statistics`.
@@ -112,6 +112,10 @@ class Layer:
             self._shared[key] = make()
         return self._shared[key]
 
+    def forget_queries(self) -> None:
+        """Let go of what only statistics are made from, where the layer is held until the prompt's end."""
+        self.queries, self.log_sum_exp = self.queries.new_empty(self.queries.shape[0], 0, self.queries.shape[-1]), None
+
     def remember(self, key: Hashable, value: Any) -> None:
         """Leave a value of this layer for later ones; strategies that choose equal keys share it."""
         self.memory.setdefault(key, {})[self.index] = value
@@ -120,3 +124,7 @@ class Layer:
         """What the n layers before this one left under `key`, the nearest last; fewer where there are fewer."""
         left = self.memory.get(key, {})
         return [left[index] for index in range(self.index - n, self.index) if index in left]
+
+    def all_layers(self, key: Hashable) -> list[Any]:
+        """What every layer left under `key`, in order: for a choice after the whole prompt."""
+        return [self.memory[key][index] for index in range(self.n_layers)]

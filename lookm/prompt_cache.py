@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
-from lookm.compression import joined_needs
+from lookm.compression import joined_needs, observe
 from lookm.context import forward_pass
 from lookm.errors import LookmError
 from lookm.layer import Layer
@@ -30,6 +30,8 @@ class PromptCache(Cache, ABC):
         row_is_image: for each row (L_row,) bool, padding left out; the same tensors for every layer.
         row_needs: for each row the attention statistics that its strategies will read.
         untouched: layers that stay as they are, because they hold no more than a window, a state or images.
+        compressible: the other layers.
+        waiting: layers that are held in full until the last one was attended, with their rows.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class PromptCache(Cache, ABC):
     ) -> None:
         layers, self.untouched = cache_layers(config, make_layer)
         super().__init__(layers=layers)
+        self.compressible = [index for index in range(len(layers)) if index not in self.untouched]
+        self.waiting: list[tuple[int, Sequence[Layer]]] = []
         self.prompt = prompt
         self.row_is_image = tuple(prompt.row_is_image(row) for row in range(len(prompt.starts)))
         self.row_needs = tuple(joined_needs(strategies, is_image) for is_image in self.row_is_image)
@@ -80,8 +84,8 @@ class PromptCache(Cache, ABC):
                 held.values[row, :, start:],
                 self.row_is_image[row].to(queries.device),
                 scaling,
-                index=layer_index,
-                n_layers=len(self.layers),
+                index=self.compressible.index(layer_index),
+                n_layers=len(self.compressible),
                 log_sum_exp=None if log_sum_exp is None else log_sum_exp[row, :, start:],
                 statistics=None if statistics is None else statistics[row],
                 plain=plain,
@@ -156,6 +160,23 @@ class PromptCache(Cache, ABC):
         Returns:
             (B, 1, Hq, Dv).
         """
+
+    def ready(
+        self, layer_index: int, rows: Sequence[Layer], strategies: Sequence[Strategy]
+    ) -> list[tuple[int, Sequence[Layer]]]:
+        """Which layers can be compressed now: this one, or after the last one all, if a strategy reads all first."""
+        late = [strategy for strategy in strategies if strategy.whole_prompt]
+        if not late:
+            return [(layer_index, rows)]
+        for row, needs in zip(rows, self.row_needs, strict=True):
+            row.make_statistics(needs)
+            observe(late, row)
+            row.forget_queries()
+        self.waiting.append((layer_index, rows))
+        if layer_index != self.compressible[-1]:
+            return []
+        ready, self.waiting = self.waiting, []
+        return ready
 
     @abstractmethod
     def compress(self, layer_index: int, rows: Sequence[Layer]) -> None:

@@ -30,6 +30,7 @@ class Strategy(ABC):
       sums asked for, and what the strategy `remember`ed in earlier layers.
     - `selection_key(length)`: strategies of equal keys share one `keep`.
     - `promised_tokens(is_image)`, `promised_recent(length)`: what `keep` must fulfil; it is compared in every layer.
+    - `layer_tokens(layer)`, `whole_prompt` and `observe(layer)`: budgets that differ between layers.
     - `merge_into(kept)`: keys and values to store; those of the kept tokens as they are by default.
 
     Attributes:
@@ -43,6 +44,12 @@ class Strategy(ABC):
     alpha1: float = 0.1
     alpha2: float = 0.1
     semantics: Semantics = "paper"
+
+    divides_budget: ClassVar[bool] = False
+    """Whether layers keep different numbers of tokens, on their mean what is promised."""
+
+    whole_prompt: ClassVar[bool] = False
+    """Whether layers are cut after the last one was attended, so that all are held in full until then."""
 
     compresses_text_only: ClassVar[bool] = False
     """Whether the released code compresses a prompt without images under this strategy."""
@@ -139,6 +146,16 @@ class Strategy(ABC):
         """How many tokens of this prompt every head keeps, by definition: min(L, M + N) unless a subclass says more."""
         length = is_image.numel()
         return length if self._keeps_all(is_image) else min(length, sum(self.window_sizes(length)))
+
+    def layer_tokens(self, layer: Layer) -> int:
+        """How many tokens every head of this layer keeps: `promised_tokens`, unless the strategy divides its budget.
+
+        A strategy that gives layers different numbers (`divides_budget`) keeps `promised_tokens` on their mean.
+        """
+        return self.promised_tokens(layer.is_image)
+
+    def observe(self, layer: Layer) -> None:  # noqa: B027  nothing to read is the rule
+        """With `whole_prompt`: read a layer just after its attention, and `remember` what the choice will need."""
 
     def promised_recent(self, length: int) -> int:
         """How many of the prompt's last tokens every head keeps, by definition: M unless a subclass says otherwise."""

@@ -1,7 +1,7 @@
 """The cache of a sweep: one prefill, and for every strategy and prompt a row of the joint decode batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
@@ -21,17 +21,40 @@ from lookm.stopwatch import Mark, Stopwatch
 from lookm.strategy import Strategy
 
 
+@dataclass(frozen=True)
+class _Step:
+    """Where one decode step writes and reads in one bucket: a number on the host, or on the device for a graph."""
+
+    rows: slice
+    slot: int | Tensor
+    held: int
+    mask: Tensor | None
+
+
+@dataclass(eq=False)
+class _Plan:
+    """In which buckets the rows of a layer lie, their masks and the present step; layers of equal sizes share one."""
+
+    buckets: list[Bucket]
+    masks: list[Tensor | None] = field(default_factory=list)
+    steps: list[_Step] = field(default_factory=list)
+
+    def make_masks(self, states: Tensor, new_tokens: int) -> None:
+        self.masks = [bucket.padding(states.dtype, states.device, bucket.slots(new_tokens)) for bucket in self.buckets]
+
+
 class SweepLayer(CacheLayerMixin):
     """One layer: the prompt's keys and values until they are compressed, then those of every bucket.
 
     `keys` and `values` are the prompt's, (B, Hkv, L, D), and None afterwards; `shelves` holds for each bucket its keys
-    and values, (rows, Hkv, width + new tokens, D), in which decoding only fills in slots.
+    and values, (rows, Hkv, width + new tokens, D), in which decoding only fills in slots; `plan` says where.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.seen = 0
         self.shelves: list[tuple[Tensor, Tensor]] = []
+        self.plan = _Plan([])
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to make before the prompt."""
@@ -59,21 +82,11 @@ class SweepLayer(CacheLayerMixin):
         return -1
 
 
-@dataclass(frozen=True)
-class _Step:
-    """Where one decode step writes and reads in one bucket: a number on the host, or on the device for a graph."""
-
-    rows: slice
-    slot: int | Tensor
-    held: int
-    mask: Tensor | None
-
-
 class SweepCache(PromptCache):
     """One prompt batch under many strategies.
 
-    A row keeps the number of tokens that its strategy promises for the prompt, in every layer, so that the buckets are
-    the same in all layers and one mask for each of them serves all layers.
+    Rows have one order in all layers. Where all strategies keep equally many tokens in every layer, the buckets are the
+    same in all layers, and one mask for each of them serves all.
 
     Args:
         strategies: of one prefill.
@@ -107,9 +120,8 @@ class SweepCache(PromptCache):
         self.token_bytes = 0
         self._stages = stages
         self._step = 0
-        self._buckets: list[Bucket] = []
-        self._masks: list[Tensor | None] = []
-        self._steps: list[_Step] = []
+        self._plans: dict[tuple[int, ...], _Plan] = {}
+        self._kept: dict[int, tuple[int, ...]] = {}
 
     def layer_is_compressed(self, layer_index: int) -> bool:
         return bool(self.sweep_layers[layer_index].shelves)
@@ -129,9 +141,17 @@ class SweepCache(PromptCache):
                 "their attention did not pass through the model's attention interface"
             )
 
-    def sizes(self, compressed: LayerSizes) -> list[LayerSizes]:
-        """What every layer held of the prompts: `compressed`, or what it is without any strategy."""
-        return [self._untouched_sizes.get(index, compressed) for index in range(len(self.layers))]
+    def sizes(self, rows: Sequence[int]) -> list[LayerSizes]:
+        """What every layer held of the prompts, in the rows of one strategy, or of layers that stay as they are."""
+        token, lengths = self.token_bytes, self.prompt.row_lengths()
+        layers = []
+        for index in range(len(self.layers)):
+            if index in self._untouched_sizes:
+                layers.append(self._untouched_sizes[index])
+                continue
+            kept = tuple(self._kept[index][row] for row in rows)
+            layers.append(LayerSizes(kept, tuple(n * token for n in kept), tuple(n * token for n in lengths)))
+        return layers
 
     def decode_attention_mask(self) -> Tensor | None:
         """Which tokens are padding, (R, tokens seen and one), for the layers that stay as they are; None if none is."""
@@ -149,48 +169,49 @@ class SweepCache(PromptCache):
 
     def compress(self, layer_index: int, rows: Sequence[Layer]) -> None:
         begin = Mark.now(rows[0].keys.device)
-        layer = self.sweep_layers[layer_index]
-        assert layer.keys is not None
-        assert layer.values is not None
-        keys, values = layer.keys, layer.values
-        if not self._buckets:
-            self._lay_out(keys, values)
-        layer.shelves = [
-            (_shelf(bucket, keys, self.new_tokens), _shelf(bucket, values, self.new_tokens)) for bucket in self._buckets
-        ]
-        for prompt_row, full in enumerate(rows):
-            places = [place for place, row in enumerate(self.rows) if row.prompt_row == prompt_row]
-            strategies = [self.strategies[self.rows[place].strategies[0]] for place in places]
-            self._put_away(layer, places, compress_many(strategies, full, stages=self._stages))
-        layer.keys = layer.values = None
-        end = Mark.now(keys.device)
+        for index, layers in self.ready(layer_index, rows, self.strategies):
+            self._compress_layer(index, layers)
+        end = Mark.now(rows[0].keys.device)
         self.compressing.add(begin, end)
         self.prefill_end = end
 
-    def _put_away(self, layer: SweepLayer, places: list[int], compressed: list[CompressedRow]) -> None:
-        """Copy a prompt's rows, those of one size at once, to the end of their bucket's prompt slots."""
-        number = 0
-        for kept, run in groupby(range(len(places)), key=lambda i: self.rows[places[i]].kept):
+    def _compress_layer(self, layer_index: int, rows: Sequence[Layer]) -> None:
+        layer = self.sweep_layers[layer_index]
+        assert layer.keys is not None
+        assert layer.values is not None
+        compressed: list[CompressedRow | None] = [None] * len(self.rows)
+        for prompt_row, full in enumerate(rows):
+            places = [place for place, row in enumerate(self.rows) if row.prompt_row == prompt_row]
+            strategies = [self.strategies[self.rows[place].strategies[0]] for place in places]
+            for place, row in zip(places, compress_many(strategies, full, stages=self._stages), strict=True):
+                compressed[place] = row
+        made = [row for row in compressed if row is not None]
+        self._kept[layer_index] = tuple(row.keys.shape[1] for row in made)
+        layer.plan = self._plan(self._kept[layer_index], layer.keys, layer.values)
+        layer.shelves = [
+            (_shelf(bucket, layer.keys, self.new_tokens), _shelf(bucket, layer.values, self.new_tokens))
+            for bucket in layer.plan.buckets
+        ]
+        layer.keys = layer.values = None
+        for bucket, shelves in zip(layer.plan.buckets, layer.shelves, strict=True):
+            self._put_away(bucket, shelves, made[bucket.start : bucket.stop])
+
+    def _put_away(self, bucket: Bucket, shelves: tuple[Tensor, Tensor], compressed: list[CompressedRow]) -> None:
+        """Copy a bucket's rows, those of one size at once, to the end of their prompt slots."""
+        for kept, run in groupby(range(len(compressed)), key=bucket.kept.__getitem__):
             members = list(run)
-            first = places[members[0]]  # rows of a prompt and size are side by side
-            while first >= self._buckets[number].stop:
-                number += 1
-            bucket = self._buckets[number]
-            rows = slice(first - bucket.start, first - bucket.start + len(members))
-            keys, values = (shelf[rows, :, bucket.width - kept : bucket.width] for shelf in layer.shelves[number])
+            rows = slice(members[0], members[-1] + 1)
+            keys, values = (shelf[rows, :, bucket.width - kept : bucket.width] for shelf in shelves)
             torch.stack([compressed[i].keys for i in members], out=keys)
             torch.stack([compressed[i].values for i in members], out=values)
 
-    def _lay_out(self, keys: Tensor, values: Tensor) -> None:
-        """Divide the rows into buckets; their masks are those of all layers."""
+    def _plan(self, kept: tuple[int, ...], keys: Tensor, values: Tensor) -> _Plan:
+        """Divide a layer's rows of these sizes into buckets, once for all layers of equal sizes."""
         self.token_bytes = keys.shape[1] * (keys.shape[-1] + values.shape[-1]) * keys.element_size()
-        self._buckets = divide([row.kept for row in self.rows], bucket_cost(keys.device, self.token_bytes))
-        self._make_masks(keys)
-
-    def _make_masks(self, states: Tensor) -> None:
-        self._masks = [
-            bucket.padding(states.dtype, states.device, bucket.slots(self.new_tokens)) for bucket in self._buckets
-        ]
+        if kept not in self._plans:
+            plan = self._plans[kept] = _Plan(divide(kept, bucket_cost(keys.device, self.token_bytes)))
+            plan.make_masks(keys, self.new_tokens)
+        return self._plans[kept]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens seen, so that positions go on after the prompt's."""
@@ -200,38 +221,41 @@ class SweepCache(PromptCache):
     def begin_step(self, step: int) -> None:
         """Prepare all layers for the decode step number `step`, from 0."""
         self._step = step
-        self._steps = [
-            _Step(
-                slice(bucket.start, bucket.stop),
-                bucket.width + step,
-                bucket.width + step + 1,
-                None if mask is None else mask[..., : bucket.width + step + 1],
-            )
-            for bucket, mask in zip(self._buckets, self._masks, strict=True)
-        ]
+        for plan in self._plans.values():
+            plan.steps = [
+                _Step(
+                    slice(bucket.start, bucket.stop),
+                    bucket.width + step,
+                    bucket.width + step + 1,
+                    None if mask is None else mask[..., : bucket.width + step + 1],
+                )
+                for bucket, mask in zip(plan.buckets, plan.masks, strict=True)
+            ]
 
     def begin_static_steps(self) -> None:
         """Prepare for steps that count on the device, each begun by `advance_static_step`."""
         states = next(iter(self.sweep_layers.values())).shelves[0][0]
-        self._steps = []
-        for bucket in self._buckets:
-            slots = bucket.slots(self.new_tokens)
-            mask = states.new_zeros(bucket.stop - bucket.start, 1, 1, slots)
-            slot = torch.zeros(1, dtype=torch.int64, device=states.device)
-            self._steps.append(_Step(slice(bucket.start, bucket.stop), slot, slots, mask))
+        for plan in self._plans.values():
+            plan.steps = []
+            for bucket in plan.buckets:
+                slots = bucket.slots(self.new_tokens)
+                mask = states.new_zeros(bucket.stop - bucket.start, 1, 1, slots)
+                slot = torch.zeros(1, dtype=torch.int64, device=states.device)
+                plan.steps.append(_Step(slice(bucket.start, bucket.stop), slot, slots, mask))
 
     def rewind_static_steps(self, step: int) -> None:
         """Let the next `advance_static_step` begin step `step`; what a captured step knows is written, not replaced."""
-        for bucket, padding, now in zip(self._buckets, self._masks, self._steps, strict=True):
-            assert isinstance(now.slot, Tensor)
-            assert now.mask is not None
-            now.slot.fill_(bucket.width + step - 1)
-            now.mask.zero_() if padding is None else now.mask.copy_(padding)
-            now.mask[..., bucket.width + step :] = -torch.inf
+        for plan in self._plans.values():
+            for bucket, padding, now in zip(plan.buckets, plan.masks, plan.steps, strict=True):
+                assert isinstance(now.slot, Tensor)
+                assert now.mask is not None
+                now.slot.fill_(bucket.width + step - 1)
+                now.mask.zero_() if padding is None else now.mask.copy_(padding)
+                now.mask[..., bucket.width + step :] = -torch.inf
 
     def advance_static_step(self) -> None:
         """Begin the next step, on the device alone."""
-        for now in self._steps:
+        for now in (step for plan in self._plans.values() for step in plan.steps):
             assert isinstance(now.slot, Tensor)
             assert now.mask is not None
             now.slot.add_(1)
@@ -265,7 +289,8 @@ class SweepCache(PromptCache):
         kv_heads = key.shape[1]
         grouped = query.view(rows, kv_heads, heads // kv_heads, -1)  # [R, Hkv, G, D]
         outputs = []
-        for step, (keys, values) in zip(self._steps, self.sweep_layers[layer_index].shelves, strict=True):
+        layer = self.sweep_layers[layer_index]
+        for step, (keys, values) in zip(layer.plan.steps, layer.shelves, strict=True):
             if isinstance(step.slot, Tensor):
                 keys.index_copy_(2, step.slot, key[step.rows])
                 values.index_copy_(2, step.slot, value[step.rows])
@@ -285,24 +310,29 @@ class SweepCache(PromptCache):
     def keep_rows(self, places: Sequence[int]) -> None:
         """Drop all rows of the decode batch but those at `places`, ascending."""
         states = next(iter(self.sweep_layers.values())).shelves[0][0]
-        buckets: list[Bucket] = []
-        moves: list[tuple[int, Tensor, int]] = []
-        for number, bucket in enumerate(self._buckets):
-            own = [place - bucket.start for place in places if bucket.start <= place < bucket.stop]
-            if own:
-                buckets.append(bucket.only(own, buckets[-1].stop if buckets else 0))
-                cut = bucket.slots(self.new_tokens) - buckets[-1].slots(self.new_tokens)
-                moves.append((number, torch.tensor(own, device=states.device), cut))
+        moves = {id(plan): self._narrow(plan, places, states) for plan in self._plans.values()}
         for layer in self.sweep_layers.values():
             remaining = []
-            for number, index, cut in moves:
+            for number, index, cut in moves[id(layer.plan)]:
                 keys, values = layer.shelves[number]
                 remaining.append((keys[:, :, cut:].index_select(0, index), values[:, :, cut:].index_select(0, index)))
             layer.shelves = remaining
         self._keep_untouched_rows(places)
         self.rows = [self.rows[place] for place in places]
-        self._buckets = buckets
-        self._make_masks(states)
+
+    def _narrow(self, plan: _Plan, places: Sequence[int], states: Tensor) -> list[tuple[int, Tensor, int]]:
+        """Let a plan hold only the rows at `places`: which shelf, which of its rows, and how much narrower it gets."""
+        buckets: list[Bucket] = []
+        moves: list[tuple[int, Tensor, int]] = []
+        for number, bucket in enumerate(plan.buckets):
+            own = [place - bucket.start for place in places if bucket.start <= place < bucket.stop]
+            if own:
+                buckets.append(bucket.only(own, buckets[-1].stop if buckets else 0))
+                cut = bucket.slots(self.new_tokens) - buckets[-1].slots(self.new_tokens)
+                moves.append((number, torch.tensor(own, device=states.device), cut))
+        plan.buckets = buckets
+        plan.make_masks(states, self.new_tokens)
+        return moves
 
 
 def _shelf(bucket: Bucket, states: Tensor, new_tokens: int) -> Tensor:

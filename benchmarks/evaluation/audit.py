@@ -55,8 +55,10 @@ def _fault(strategy: Strategy, record: SampleRecord) -> str:
         return f"{length} prompt tokens, {record.image_tokens} image tokens and {len(kept)} layers are recorded"
     low, high = _promise(strategy, record)
     promise = f"{low}" if low == high else f"{low} to {high}"
+    if strategy.divides_budget and (max(kept) > length or not low <= fmean(kept) <= high):
+        return f"the layers kept {fmean(kept):.2f} of {length} tokens on their mean, {strategy.name} promises {promise}"
     for layer, tokens in enumerate(kept):
-        if not low <= tokens <= high:
+        if not strategy.divides_budget and not low <= tokens <= high:
             what = "nothing was compressed" if tokens == length else "more" if tokens > high else "less"
             return f"layer {layer} kept {tokens} of {length} tokens, {strategy.name} promises {promise} ({what})"
     mean = fmean(kept) / length

@@ -194,11 +194,11 @@ def test_a_strategy_that_keeps_something_else_than_promised_is_an_error() -> Non
     ],
 )
 def test_a_choice_that_breaks_the_promise_is_an_error(kept: list[list[int]], message: str) -> None:
-    is_image = torch.tensor([False, False, *[True] * 6, False, False])
+    layer = random_layer(10, runs=[2, 6])
     strategy = load_strategy("tp", alpha1=0.2, alpha2=0.3)
     with pytest.raises(BudgetError, match=message):
-        check_choices([(strategy, torch.tensor(kept))], is_image, 2)
-    check_choices([(strategy, torch.tensor([[0, 1, 3, 8, 9], [0, 1, 7, 8, 9]]))], is_image, 2)
+        check_choices([(strategy, torch.tensor(kept))], layer)
+    check_choices([(strategy, torch.tensor([[0, 1, 3, 8, 9], [0, 1, 7, 8, 9]]))], layer)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
