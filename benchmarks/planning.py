@@ -344,7 +344,7 @@ def paired_differences(runs: Sequence[PlannedRun]) -> list[float]:
 
     Only runs are compared that differ in nothing but the strategy.
     """
-    from benchmarks.evaluation.summary import comparable
+    from benchmarks.evaluation.comparable import comparable
 
     folders = [RunFolder(run.settings.folder) for run in runs if run.settings.compresses]
     full = next((RunFolder(run.settings.folder) for run in runs if not run.settings.compresses), None)

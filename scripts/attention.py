@@ -52,17 +52,17 @@ def draw(options: argparse.Namespace) -> None:
     settings.benchmark.prepare()
     dataset, sample_id = find_sample(settings.benchmark, options.sample)
     backbone = load_backbone(settings)
-    specimen = view_sample(backbone, dataset, sample_id)
-    ids = specimen.inputs["input_ids"]
+    sample = view_sample(backbone, dataset, sample_id)
+    ids = sample.inputs["input_ids"]
     is_image = read_prompt(ids, None, None, image_token_ids(backbone.model.config)).is_image[0].cpu()
-    maps = prompt_maps(backbone.model, specimen.inputs, modality_edges(is_image, options.cells))
+    maps = prompt_maps(backbone.model, sample.inputs, modality_edges(is_image, options.cells))
     title = (
-        f"{backbone.label} · {specimen.dataset}/{sample_id} · {len(specimen.images)} images, "
+        f"{backbone.label} · {sample.dataset}/{sample_id} · {len(sample.images)} images, "
         f"{is_image.numel()} tokens ({is_image.float().mean():.0%} of images)"
     )
     save_figure(draw_attention(maps, is_image, title), options.output)
-    for layer, found in enumerate(maps, 1):
-        share = found.to_images.mean(0)
+    for layer, attention in enumerate(maps, 1):
+        share = attention.to_images.mean(0)
         print(f"layer {layer:2}: images receive {share[0]:.1%} of the attention, {share[1]:.1%} of text queries'")
     print(f"alike   : images would receive {maps[0].visible_images[0]:.1%}, {maps[0].visible_images[1]:.1%}")
     print(f"written: {options.output}")

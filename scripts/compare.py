@@ -114,10 +114,14 @@ def _row(name: str, first: Cell | None, second: Cell | None, *, is_mean: bool) -
 
 def _differences(one: RunFolder, other: RunFolder) -> str:
     """In what two runs' configurations differ, in words."""
-    from benchmarks.tables.comparable import as_text, facts_of, flattened
+    from benchmarks.evaluation.comparable import as_text, facts_of, flattened
 
-    facts = [{**facts_of(run), **dict(flattened({"strategy": run.configuration["strategy"]}))} for run in (one, other)]
-    keys = [key for key in dict.fromkeys([*facts[0], *facts[1]]) if not key.startswith(("strategy._", "data."))]
+    facts = [
+        {**facts_of(run.about), **dict(flattened({"strategy": run.configuration["strategy"]}))} for run in (one, other)
+    ]
+    keys = [
+        key for key in dict.fromkeys([*facts[0], *facts[1]]) if not key.startswith(("strategy._", "data.", "semantics"))
+    ]
     pairs = [(key, facts[0].get(key), facts[1].get(key)) for key in keys]
     listed = [f"{key} ({as_text(left)}, {as_text(right)})" for key, left, right in pairs if left != right]
     return "; ".join(listed) or "nothing that decides answers"

@@ -56,20 +56,20 @@ def draw(options: argparse.Namespace) -> None:
     settings.benchmark.prepare()
     dataset, sample_id = find_sample(settings.benchmark, options.sample)
     backbone = load_backbone(settings)
-    specimen = view_sample(backbone, dataset, sample_id)
-    kept = kept_positions(backbone.model, specimen.inputs, strategies)
+    sample = view_sample(backbone, dataset, sample_id)
+    kept = kept_positions(backbone.model, sample.inputs, strategies)
     if options.layer is not None and not 1 <= options.layer <= len(kept[0].layers):
         raise LookmError(f"--layer {options.layer} is none of the model's layers, 1 to {len(kept[0].layers)}")
     layer = None if options.layer is None else options.layer - 1
     where = "all layers and heads" if layer is None else f"all heads of layer {options.layer}"
     title = (
-        f"{backbone.label} · {specimen.dataset}/{sample_id} · nominal budget {asked.alpha1 + asked.alpha2:.0%}, {where}"
+        f"{backbone.label} · {sample.dataset}/{sample_id} · nominal budget {asked.alpha1 + asked.alpha2:.0%}, {where}"
     )
-    save_figure(draw_kept(specimen, kept, title, layer), options.output)
-    for found in kept:
-        share = found.share()
-        text, images = float(share[~found.is_image].mean()), float(share[found.is_image].mean())
-        print(f"{found.strategy.name:10} keeps {text:.1%} of the text and {images:.1%} of the image tokens")
+    save_figure(draw_kept(sample, kept, title, layer), options.output)
+    for positions in kept:
+        share = positions.share()
+        text, images = float(share[~positions.is_image].mean()), float(share[positions.is_image].mean())
+        print(f"{positions.strategy.name:10} keeps {text:.1%} of the text and {images:.1%} of the image tokens")
     print(f"written: {options.output}")
 
 

@@ -8,6 +8,7 @@ from statistics import fmean, median
 from typing import Any
 
 from benchmarks.benchmark import DatasetInfo
+from benchmarks.evaluation.comparable import comparable
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
@@ -157,17 +158,6 @@ def full_run(settings: Settings) -> Settings:
     """The same run with the full cache."""
     kept = {key: value for key, value in settings.deviations.items() if not key.startswith("strategy.")}
     return replace(settings, strategy=load_strategy("full"), strategy_config={}, deviations=kept)
-
-
-def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two `run.json` tell of runs that differ in nothing but the strategy."""
-    first, second = one.get("configuration", {}), other.get("configuration", {})
-    if any(first.get(name) != second.get(name) for name in ("model", "benchmark", "seed", "dtype")):
-        return False
-    if one.get("weights") != other.get("weights"):
-        return False
-    data, others = one.get("data", {}), other.get("data", {})
-    return all(data[name] == others[name] for name in data if name in others)
 
 
 def other_commits(about: Mapping[str, Any], present: str | None) -> tuple[str, ...]:

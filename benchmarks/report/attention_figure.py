@@ -134,7 +134,7 @@ def _draw_map(
 def _draw_shares(axes: Axes, maps: Sequence[AttentionMap]) -> None:
     """What images receive in each layer, by whose queries look: stacked bars, or lines where the layers are many."""
     for kind in range(len(KINDS)):
-        images = [100 * float(found.to_images[:, kind].mean()) for found in maps]
+        images = [100 * float(attention.to_images[:, kind].mean()) for attention in maps]
         alike = 100 * float(maps[0].visible_images[kind])
         if len(maps) > _MOST_BARS:
             layers = range(1, len(maps) + 1)

@@ -65,11 +65,11 @@ def draw_kept(sample: ModelView, kept: Sequence[KeptPositions], title: str, laye
     figure = Figure(figsize=(11, height * len(kept) + 0.5), dpi=130)
     figure.suptitle(title, fontsize=10.5, color=INK, x=0.012, ha="left", y=1 - 0.16 / figure.get_figheight())
     share_of_height = height / figure.get_figheight()
-    for place, found in enumerate(kept):
-        share = found.share() if layer is None else found.mask(layer).float().mean(0)
+    for place, positions in enumerate(kept):
+        share = positions.share() if layer is None else positions.mask(layer).float().mean(0)
         bottom = 1 - 0.42 / figure.get_figheight() - (place + 1) * share_of_height
         axes = figure.add_axes((0.012, bottom, 0.47, share_of_height))
-        _draw_text(axes, found, share, lines)
+        _draw_text(axes, positions, share, lines)
         axes = figure.add_axes((0.485, bottom + 0.05 * share_of_height, 0.505, 0.9 * share_of_height))
         _draw_images(axes, sample.images, [share[span.start : span.stop] for span in spans], down)
     return figure

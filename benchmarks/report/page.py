@@ -95,14 +95,14 @@ def render(parts: Sequence[Part]) -> str:
     )
     environment.filters |= {"percent": percent, "colour": lambda strategy: style_of(strategy).colour}
     folder = files("benchmarks.report").joinpath("templates")
-    filled = [_fill(part) for part in parts]
+    contents = [_fill(part) for part in parts]
     data = {
-        "charts": {chart["id"]: chart["chart"].views for part in filled for chart in part["charts"].values()},
-        "tables": {table["id"]: table["table"].differences for part in filled for table in part["tables"]},
-        "samples": {sample["id"]: sample["view"].data for part in filled for sample in part["samples"]},
+        "charts": {chart["id"]: chart["chart"].views for part in contents for chart in part["charts"].values()},
+        "tables": {table["id"]: table["table"].differences for part in contents for table in part["tables"]},
+        "samples": {sample["id"]: sample["view"].data for part in contents for sample in part["samples"]},
     }
     return environment.get_template("report.html.j2").render(
-        parts=filled,
+        parts=contents,
         protocols=PROTOCOLS,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         commit=(git_state()["commit"] or "unknown")[:10],

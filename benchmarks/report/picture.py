@@ -25,7 +25,7 @@ def photograph(page: Path, picture: Path, *, width: int = 1280, height: int = 12
     """
     if picture.suffix != ".png":
         raise LookmError(f"--picture {picture} is no PNG; choose a name that ends in .png")
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         raise LookmError(f"--picture needs one of {', '.join(BROWSERS)} on the PATH; leave it out, or install one")
     picture.parent.mkdir(parents=True, exist_ok=True)

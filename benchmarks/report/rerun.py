@@ -72,7 +72,7 @@ def sample_view(group: Group, budget: Budget, dataset: str, sample_id: str, mode
     """
     rows = group.at(budget)
     answers = answers_of(group, rows, dataset, sample_id)
-    benchmark = next((found for row in group.rows if (found := benchmark_of(row.run)) is not None), None)
+    benchmark = next((one for row in group.rows if (one := benchmark_of(row.run)) is not None), None)
     view = plain_view(group, answers, dataset, sample_id, benchmark.root if benchmark else None)
     if isinstance(model, str):
         return replace(view, why_not=model)

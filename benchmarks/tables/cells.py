@@ -168,10 +168,10 @@ class Runs:
         """
         runs = self.names if names is None else names
         cells = {(run, column.name): self._cell(run, column, baseline) for run in runs for column in columns}
-        there = {
+        needed = {
             column.name: sum(i.dataset in self._scores for i in column.infos) if whole else 0 for column in columns
         }
-        return {key: cell for key, cell in cells.items() if cell and len(cell.datasets) >= there[key[1]]}
+        return {key: cell for key, cell in cells.items() if cell and len(cell.datasets) >= needed[key[1]]}
 
     def _cell(self, run: str, column: Column, baseline: str | None) -> Cell | None:
         parts = {i.dataset: self._parts[run, i.dataset] for i in column.infos if (run, i.dataset) in self._parts}
@@ -206,9 +206,7 @@ class Runs:
 
     def _against(self, run: str, baseline: str, column: Column) -> dict[str, Any]:
         """The fields of a cell that compare it with the baseline; none where no sample can be compared."""
-        pairs = {
-            info.dataset: found for info in column.infos if (found := self._difference(run, baseline, info.dataset))
-        }
+        pairs = {info.dataset: pair for info in column.infos if (pair := self._difference(run, baseline, info.dataset))}
         weights = mean_weights(column.tree, pairs)
         if not weights:
             return {}

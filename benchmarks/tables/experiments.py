@@ -11,9 +11,10 @@ from typing import Any
 
 from benchmarks.benchmark import Benchmark, DatasetInfo
 from benchmarks.composition import compose_jobs
+from benchmarks.evaluation.comparable import facts_of, flattened
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
-from benchmarks.tables.comparable import choose_runs, facts_of, flattened
+from benchmarks.tables.comparable import choose_runs
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
 
@@ -138,7 +139,7 @@ def matching_runs(
         and json.dumps(run.configuration["strategy"], sort_keys=True) in by_identity
     ]  # fmt: skip
     for run in choose_runs(candidates, where):
-        facts = facts_of(run)
+        facts = facts_of(run.about)
         if all(facts.get(key) == value for key, value in required.items()):
             matched[by_identity[json.dumps(run.configuration["strategy"], sort_keys=True)]].append(run)
     return matched

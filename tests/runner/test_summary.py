@@ -3,8 +3,9 @@
 import pytest
 
 from benchmarks.benchmark import DatasetInfo
+from benchmarks.evaluation.comparable import comparable
 from benchmarks.evaluation.records import SampleRecord
-from benchmarks.evaluation.summary import DatasetResult, changed_share, comparable, mean_of, other_commits, summarise
+from benchmarks.evaluation.summary import DatasetResult, changed_share, mean_of, other_commits, summarise
 from tests.runner.conftest import MakeSettings
 
 
@@ -78,9 +79,15 @@ def test_chance_is_left_out_where_a_dataset_has_none(settings_of: MakeSettings) 
 
 
 def test_runs_that_differ_in_more_than_the_strategy_are_not_compared() -> None:
-    one = {"configuration": {"model": 1, "strategy": 1}, "weights": "w", "data": {"A": "1", "B": "1"}}
-    assert comparable(one, {**one, "configuration": {"model": 1, "strategy": 2}, "data": {"A": "1"}})
-    assert not comparable(one, {**one, "configuration": {"model": 2}})
+    one = {
+        "configuration": {"model": {"name": "a"}, "strategy": {"name": "full"}},
+        "weights": "w",
+        "data": {"A": "1", "B": "1"},
+    }
+    assert comparable(
+        one, {**one, "configuration": {"model": {"name": "a"}, "strategy": {"name": "h2o"}}, "data": {"A": "1"}}
+    )
+    assert not comparable(one, {**one, "configuration": {"model": {"name": "b"}}})
     assert not comparable(one, {**one, "weights": "v"})
     assert not comparable(one, {**one, "data": {"A": "2"}})
 
