@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
 from lookm.errors import LookmError
-from lookm.strategy import Strategy
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
     from lookm.models.backbone import ImageShape
+    from lookm.strategy import Strategy
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,19 @@
 """Strategies by name: `configs/strategy/<name>.yaml` (`_target_` and fields) is the only registry."""
 
+from __future__ import annotations
+
 from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
-from lookm.strategy import Strategy
+
+if TYPE_CHECKING:
+    from lookm.strategy import Strategy
 
 PAPER_ROWS = (
     *("full", "h2o", "snapkv", "roco", "a_merge", "w_merge", "p_merge"),
@@ -49,6 +53,8 @@ def build_strategy(name: str, settings: dict[str, Any]) -> Strategy:
     Raises:
         LookmError: if the target is no strategy, or a field is unknown or has a wrong value.
     """
+    from lookm.strategy import Strategy  # with it comes torch; names are asked for without
+
     settings = dict(settings)
     target = str(settings.pop("_target_", ""))
     module, _, attribute = target.rpartition(".")
@@ -70,6 +76,8 @@ def resolve_strategy(strategy: str | Strategy, **overrides: Any) -> Strategy:
     chosen = {key: value for key, value in overrides.items() if value is not None}
     if isinstance(strategy, str):
         return load_strategy(strategy, **chosen)
+    from lookm.strategy import Strategy
+
     if not isinstance(strategy, Strategy):
         raise LookmError(f"strategy {strategy!r} is neither a name nor a lookm.Strategy")
     return strategy.with_fields(**chosen)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel
 
+from lookm.answers import first_difference
 from lookm.compression import Stages
 from lookm.context import led
 from lookm.decoder import decoder_of
@@ -17,7 +18,7 @@ from lookm.memory import estimate_bytes, fitting_groups, free_bytes
 from lookm.prompt import Prompt, image_token_ids, read_prompt
 from lookm.strategy import Strategy
 
-__all__ = ["SweepRow", "first_difference", "first_differences", "generate_sweep"]
+__all__ = ["SweepRow", "first_differences", "generate_sweep"]
 
 
 def generate_sweep(
@@ -154,16 +155,3 @@ def first_differences(ours: Sequence[SweepRow], theirs: Sequence[SweepRow]) -> l
         [first_difference(a, b) for a, b in zip(row.tokens, other.tokens, strict=True)]
         for row, other in zip(ours, theirs, strict=True)
     ]
-
-
-def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
-    """The place, counted from 1, of the first token in which two answers differ; None where they are the same.
-
-    Example:
-        >>> first_difference([4, 8, 2], [4, 8])
-        3
-    """
-    for place, (a, b) in enumerate(zip(ours, theirs, strict=False), start=1):
-        if a != b:
-            return place
-    return None if len(ours) == len(theirs) else min(len(ours), len(theirs)) + 1

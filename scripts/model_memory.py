@@ -14,15 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.download.checkpoints import model_fields, model_names
 from benchmarks.evaluation.provenance import versions
 from benchmarks.files import write_json
 from benchmarks.guard import guarded
 from benchmarks.tables.table import Row, Table, as_text
 from lookm.errors import LookmError
-from lookm.models.memory import blueprint, memory_need, prompt_of, weight_bytes
 from lookm.models.source import QUANTIZATIONS
 from lookm.registry import load_strategy, strategy_names
 
@@ -71,6 +68,10 @@ def model_numbers(name: str, options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         LookmError: no backbone of that name, or a length or budget that cannot be.
     """
+    import torch
+
+    from lookm.models.memory import blueprint, memory_need, prompt_of, weight_bytes
+
     fields = model_fields(name)
     if not fields.get("path"):
         raise LookmError(f"{name} comes with this repository and needs next to nothing; choose another model")

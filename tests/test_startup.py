@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.command import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 SLOW = ("torch", "transformers", "pandas", "datasets", "sklearn", "scipy", "matplotlib", "rouge_score", "wandb")
 """Packages whose import takes a noticeable part of a second."""
@@ -28,6 +30,19 @@ def imported(*words: str, status: int) -> list[str]:
 @pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"]], ids=lambda words: " ".join(words))
 def test_help_imports_nothing_slow(words: list[str]) -> None:
     assert imported(*words, status=0) == []
+
+
+MEASURING = {"device-check", "efficiency"}
+"""Commands whose options depend on the device."""
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - MEASURING))
+def test_the_help_of_every_command_imports_nothing_slow(name: str) -> None:
+    program = PROGRAM.replace(
+        "import run\nsys.exit(run.main())", "from scripts import command\nsys.exit(command.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", program, name, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1].split()) == (0, ["imported:"]), done.stderr
 
 
 @pytest.mark.parametrize(

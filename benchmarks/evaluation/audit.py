@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from functools import lru_cache
 from math import isclose
 from statistics import fmean
-
-import torch
+from typing import TYPE_CHECKING
 
 from benchmarks.evaluation.records import SampleRecord
 from lookm.errors import BudgetError
-from lookm.strategy import Strategy
+
+if TYPE_CHECKING:
+    from lookm.strategy import Strategy
 
 _ENOUGH = 8
 """Samples with images, all kept whole, at which a compression is called a no-op whatever it promises: a short prompt
@@ -86,6 +87,8 @@ def promised_range(strategy: Strategy, length: int, image_tokens: int) -> tuple[
         length: tokens of the prompt.
         image_tokens: how many of them are image tokens.
     """
+    import torch
+
     images_first = torch.arange(length) < image_tokens
     promises = [strategy.promised_tokens(layout) for layout in (images_first, images_first.flip(0))]
     return min(promises), max(promises)

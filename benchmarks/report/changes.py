@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.report.charts import Chart, by_column, make_chart
 from benchmarks.report.groups import Budget, Group, Row
-from lookm.sweep import first_difference
+from lookm.answers import first_difference
 
 if TYPE_CHECKING:
     import pandas

@@ -15,8 +15,8 @@ from benchmarks.files import read_json
 from benchmarks.milebench import PLACEHOLDER
 from benchmarks.milebench.images import open_images
 from benchmarks.report.groups import Budget, Group, Row
+from lookm.answers import first_difference
 from lookm.errors import LookmError
-from lookm.sweep import first_difference
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from benchmarks.benchmark import DatasetInfo
 from benchmarks.milebench import PAPER_COLUMNS, Tree, datasets_of, mean_weights
 from benchmarks.tables.intervals import RESAMPLES, Interval, dataset_seed, interval, resampled_means
+from lookm.answers import first_difference
 from lookm.errors import LookmError
-from lookm.sweep import first_difference
 
 if TYPE_CHECKING:
     import pandas

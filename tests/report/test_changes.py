@@ -9,7 +9,7 @@ from benchmarks.report.changes import count_changes
 from benchmarks.report.charts import curve_chart, pareto_front, plane_chart
 from benchmarks.report.groups import Group, gather
 from benchmarks.tables import cells as cells_module
-from lookm.sweep import first_difference
+from lookm.answers import first_difference
 from tests.report.conftest import strategy, truth
 from tests.tables.run_folders import Folders
 
