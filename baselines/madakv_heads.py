@@ -45,7 +45,7 @@ class MadaKVHeads(Strategy):
     def keep(self, layer: Layer) -> Tensor:
         recent = self.promised_recent(layer.length)
         past = layer.length - recent
-        slots = sum(self.window_sizes(layer.length)) - recent
+        slots = self.layer_tokens(layer) - recent
         w_j = layer.per_kv_head(layer.window(self.window))[:, :past]  # [Hkv, P]
         image = layer.is_image[:past]
         images = image.sum()

@@ -117,10 +117,46 @@ def vl_cache(cases: list[Case]) -> Kept:
     ]
 
 
+def madakv(cases: list[Case]) -> Kept:
+    kept, phi = [], float(cases[0].budget)
+    recent = min(cases[0].fields["recent"], cases[0].budget)
+    past = list(range(LENGTH - recent))
+    image, given = cases[0].image, 0
+    for index, case in enumerate(cases):
+        masses = [case.window(h, case.fields["window"]) for h in range(case.heads)]
+        needs = []
+        for w_j in masses:
+            need = recent
+            for modality in ([j for j in past if image[j]], [j for j in past if not image[j]]):
+                ordered = sorted((w_j[j] for j in modality), reverse=True)
+                mass = case.fields["theta"] * sum(ordered)
+                enough = (n for n in range(1, len(ordered) + 1) if sum(ordered[:n]) >= mass)
+                need += min(enough, default=len(ordered))
+            needs.append(need)
+        behind, total = len(cases) - index - 1, len(cases) * cases[0].budget
+        tokens = round(sum(needs) / len(needs)) if behind else total - given
+        least = max(1, recent)
+        tokens = max(least, total - given - behind * LENGTH, min(tokens, LENGTH, total - given - behind * least))
+        if behind:
+            assert phi == pytest.approx((total - given) / (behind + 1))
+            phi -= (tokens - phi) / behind
+        given += tokens
+        heads = []
+        for w_j in masses:
+            text, images = [j for j in past if not image[j]], [j for j in past if image[j]]
+            n_v = round((tokens - recent) * sum(w_j[j] for j in images) / sum(w_j[j] for j in past))
+            n_v = min(max(n_v, tokens - recent - len(text)), len(images))
+            chosen = best(w_j, images, n_v) + best(w_j, text, tokens - recent - n_v)
+            heads.append(sorted(chosen + list(range(len(past), LENGTH))))
+        kept.append(heads)
+    return kept
+
+
 METHODS: dict[str, tuple[Callable[[list[Case]], Kept], list[dict[str, Any]]]] = {
     "pyramidkv": (pyramidkv, [{}, {"window": 2, "kernel": 3, "beta": 5.0}]),
     "prefixkv": (prefixkv, [{}, {"sinks": 0}]),
     "flashcache": (flashcache, [{}, {"gamma": 0.4, "recent": 1}]),
+    "madakv": (madakv, [{}, {"theta": 0.5, "window": 3, "recent": 2}]),
     "vl_cache": (vl_cache, [{}, {"threshold": 0.2, "recent_share": 0.5}]),
 }
 ROWS = [(name, changes) for name, (_, variants) in METHODS.items() for changes in variants]
