@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from benchmarks.composition import explain
 from benchmarks.evaluation.interruption import replace_handlers, restore_handlers, stop_now
 from benchmarks.evaluation.ranks import leads
-from benchmarks.guard import Status, quiet_end
+from benchmarks.guard import Status, is_name_too_long, quiet_end
 
 if TYPE_CHECKING:
     from benchmarks.evaluation.sweep import Jobs
@@ -119,7 +119,7 @@ def jobs() -> Jobs:
 
 def is_wrong_input(error: BaseException) -> bool:
     """Whether an error is the user's to mend, so that its line is enough."""
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, HydraException | OmegaConfBaseException) or is_name_too_long(error):
         return True
     from lookm.errors import BudgetError, LookmError
 

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks import interpolation
 from benchmarks.evaluation import KEYS
+from benchmarks.guard import is_name_too_long, shortened
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
 
@@ -133,6 +134,8 @@ def choices_of(config: DictConfig) -> dict[str, str]:
 
 def explain(error: BaseException) -> str:
     """One line for wrong input: the value and the way out."""
+    if isinstance(error, OSError) and is_name_too_long(error):
+        return shortened(error)
     text = " ".join(str(error).split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")

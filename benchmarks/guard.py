@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -26,13 +27,14 @@ class Status(IntEnum):
 
 
 _Arguments = ParamSpec("_Arguments")
+_NAME = 60  # characters of a name in a message
 
 
 def guarded(main: Callable[_Arguments, int | None]) -> Callable[_Arguments, int]:
     """Makes a command's `main` return its exit status whatever happens; unexpected errors are not caught.
 
-    Wrong input (`LookmError`) is one line on stderr, as is Ctrl-C. Where the reader of stdout or stderr has gone, as
-    in `… | head`, the command ends quietly.
+    Wrong input (`LookmError`, or a name longer than the file system takes) is one line on stderr, as is Ctrl-C. Where
+    the reader of stdout or stderr has gone, as in `… | head`, the command ends quietly.
     """
 
     @wraps(main)
@@ -54,11 +56,26 @@ def _flushed(
     except LookmError as error:
         print(f"error: {error}", file=sys.stderr)
         return Status.WRONG_INPUT
+    except OSError as error:
+        if not is_name_too_long(error):
+            raise
+        print(f"error: {shortened(error)}", file=sys.stderr)
+        return Status.WRONG_INPUT
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return Status.INTERRUPTED
     finally:
         sys.stdout.flush()
+
+
+def is_name_too_long(error: BaseException) -> bool:
+    """Whether the file system refused a name because of its length."""
+    return isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+
+
+def shortened(error: OSError) -> str:
+    """What the file system refused, with the beginning of the name."""
+    return f"{str(error.filename)[:_NAME]}…: {error.strerror}"
 
 
 def quiet_end() -> Status:

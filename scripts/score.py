@@ -25,18 +25,14 @@ from lookm.errors import LookmError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for wrong input."""
     options = _parser().parse_args(arguments)
-    try:
-        cases = collect_cases(options.results, options.annotations, options.dataset)
-        if options.write and any(case.folder is None for case in cases):
-            raise LookmError(f"--write needs a pred.json to write beside; {options.results} is not one")
-        scored = [score_case(case, options.protocol) for case in cases]
-        if options.write:
-            _write_evaluations(cases, scored)
-        if options.json is not None:
-            _write_json(options.json, scored)
-    except OSError as error:  # such as a name that no disk takes
-        print(f"error: {str(error.filename)[:60]}: {error.strerror}", file=sys.stderr)
-        return 2
+    cases = collect_cases(options.results, options.annotations, options.dataset)
+    if options.write and any(case.folder is None for case in cases):
+        raise LookmError(f"--write needs a pred.json to write beside; {options.results} is not one")
+    scored = [score_case(case, options.protocol) for case in cases]
+    if options.write:
+        _write_evaluations(cases, scored)
+    if options.json is not None:
+        _write_json(options.json, scored)
     print("\n\n".join(map(as_text, tables(scored, options.protocol))))
     for warning in _warnings(scored):
         print(f"warning: {warning}", file=sys.stderr)

@@ -71,3 +71,32 @@ def test_another_pipe_that_breaks_is_an_error() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert "BrokenPipeError: a worker" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run.py", "limit=1", "results_dir={name}"],
+        ["-m", "scripts.score", "{name}", "--annotations", "x"],
+        ["-m", "scripts.tables", "table1", "--results", "{name}"],
+    ],
+    ids=lambda words: words[-2] if isinstance(words, list) else words,
+)
+def test_a_name_that_no_file_system_takes_is_one_short_line(words: list[str], tmp_path: Path) -> None:
+    name = str(tmp_path / ("a" * 5000))
+    command = [sys.executable, *(word.format(name=name) for word in words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == Status.WRONG_INPUT
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.endswith("…: File name too long\n")
+    assert done.stderr.count("\n") == 1
+    assert len(done.stderr) < 200
+
+
+def test_other_errors_of_files_come_through() -> None:
+    @guarded
+    def command() -> int:
+        raise PermissionError(13, "Permission denied", "x")
+
+    with pytest.raises(PermissionError):
+        command()
