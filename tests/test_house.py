@@ -75,7 +75,7 @@ def test_loggers_read_run_folders_and_no_benchmark() -> None:
         "benchmarks.evaluation.",
         "benchmarks.files",
         "benchmarks.milebench.scoring",
-        "benchmarks.milebench.taxonomy",
+        "benchmarks.milebench.images",
         "lookm.errors",
     )
     above = ("benchmarks.evaluation.examples", "benchmarks.evaluation.results", "benchmarks.evaluation.active")

@@ -37,7 +37,8 @@ class SampleRecord:
         kept_bytes, full_bytes: key and value bytes after and before compression, all layers.
         answer: the generated text; answer_tokens: its token ids, the closing one included.
         times: `compress_ms` and `prefill_ms` of the whole batch, `decode_ms_per_token` of one step of the batch (None
-            where one token was generated), `batch`: prompts in the batch.
+            where one token was generated), `batch`: prompts in the batch, `decode_rows`: rows of a step. The first
+            three are None where several strategies shared the prefill: they belong to none of them alone.
     """
 
     sample_id: SampleId

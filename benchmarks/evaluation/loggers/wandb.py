@@ -16,6 +16,7 @@ from benchmarks.evaluation.loggers.content import (
     logged_samples,
     run_numbers,
 )
+from benchmarks.milebench.images import open_image
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
@@ -122,12 +123,10 @@ class WandbLogger(Logger):
 
     def _image(self, path: Path) -> Any:
         import wandb
-        from PIL import Image
 
         try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-        except OSError:
+            image = open_image(path)
+        except LookmError:
             return None
         image.thumbnail((self._image_size, self._image_size))
         return wandb.Image(image)
