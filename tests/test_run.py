@@ -178,11 +178,11 @@ def test_it_works_as_a_program_from_any_folder(tmp_path: Path) -> None:
 
     told = program("--help")
     assert told.returncode == 0
-    for words in ("strategy: a_merge, full, h2o", "model: ", "alpha1       share", "Exit status: 0 done"):
+    for words in ("strategy: a_merge, ", " h2o, ", "model: ", "alpha1       share", "Exit status: 0 done"):
         assert words in told.stdout
     told = program("strategy=foo")
     assert (told.returncode, told.stdout) == (2, "")
-    assert told.stderr.startswith("error: unknown strategy 'foo'; choose one of a_merge, full, h2o")
+    assert told.stderr.startswith("error: unknown strategy 'foo'; choose one of a_merge, ")
     assert told.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -12,7 +12,7 @@ from benchmarks.evaluation.comparable import comparable
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
-from benchmarks.milebench import PROTOCOLS
+from benchmarks.milebench import PROTOCOLS, mean_weights
 from lookm.registry import load_strategy
 
 Protocol = str
@@ -37,13 +37,22 @@ class DatasetResult:
     @property
     def chance(self) -> float | None:
         """Mean chance level of the samples; the dataset's own where there are none yet."""
-        return (
-            mean_of([record.chance for record in self.records], all_needed=True) if self.records else self.info.chance
-        )
+        levels = [record.chance for record in self.records]
+        return self.info.chance if not levels else None if None in levels else _mean(levels)
 
     def mean_score(self, protocol: Protocol) -> float | None:
         """Mean over the answered samples."""
-        return mean_of(record.scores.get(protocol) for record in self.records if record.answered and record.scores)
+        return _mean(record.scores.get(protocol) for record in self.records if record.answered and record.scores)
+
+    def changed(self) -> tuple[float | None, int]:
+        """Share of answers that differ, token by token, from the full cache's, and how many could be compared."""
+        reference = self.reference or {}
+        pairs = [
+            (record.answer_tokens, reference[str(record.sample_id)].answer_tokens)
+            for record in self.records
+            if record.answered and str(record.sample_id) in reference and reference[str(record.sample_id)].answered
+        ]
+        return _mean(tuple(own) != tuple(other) for own, other in pairs), len(pairs)
 
 
 @dataclass(frozen=True)
@@ -98,18 +107,10 @@ def summarise(
 
 
 def task_rows(results: Sequence[DatasetResult]) -> tuple[tuple[TaskRow, ...], TaskRow]:
-    """A row for each task, and their mean."""
+    """A row for each task, and their mean, in which each task counts alike."""
     tasks = dict.fromkeys(result.info.task for result in results)
-    rows = tuple(_task_row(task, [result for result in results if result.info.task == task]) for task in tasks)
-    whole = _task_row("mean", results)
-    protocols = dict.fromkeys(name for row in rows for name in row.scores)
-    mean = replace(
-        whole,
-        scores={name: fmean(row.scores[name] for row in rows if name in row.scores) for name in protocols},
-        chance=mean_of([row.chance for row in rows], all_needed=True),
-        changed=mean_of([row.changed for row in rows]),
-    )
-    return rows, mean
+    rows = tuple(_row(task, [result for result in results if result.info.task == task]) for task in tasks)
+    return rows, _row("mean", results)
 
 
 def folder_results(folder: RunFolder, *names: str) -> list[DatasetResult]:
@@ -128,30 +129,6 @@ def folder_results(folder: RunFolder, *names: str) -> list[DatasetResult]:
         others = None if reference is None else reference.records(name)
         results.append(DatasetResult(DatasetInfo(name, **known), records, len(records), others))
     return results
-
-
-def changed_share(
-    answers: Mapping[str, Sequence[int]], reference: Mapping[str, Sequence[int]]
-) -> tuple[float | None, int]:
-    """Share of answers that differ, token by token, from the reference's, and how many could be compared.
-
-    Args:
-        answers: sample id → token ids.
-        reference: the same of another run; only samples in both count.
-    """
-    shared = [name for name in answers if name in reference]
-    if not shared:
-        return None, 0
-    return fmean(list(answers[name]) != list(reference[name]) for name in shared), len(shared)
-
-
-def mean_of(values: Iterable[float | None], *, all_needed: bool = False) -> float | None:
-    """Mean of the values that are there; None where there are none, or where one is missing and all are needed."""
-    listed = list(values)
-    known = [value for value in listed if value is not None]
-    if not known or (all_needed and len(known) < len(listed)):
-        return None
-    return fmean(known)
 
 
 def full_run(settings: Settings) -> Settings:
@@ -175,37 +152,46 @@ def reference_folder(folder: RunFolder) -> RunFolder | None:
     return reference if reference.exists and comparable(folder.about, reference.about) else None
 
 
-def _task_row(task: str, results: Sequence[DatasetResult]) -> TaskRow:
+def _row(name: str, results: Sequence[DatasetResult]) -> TaskRow:
     records = [record for result in results for record in result.records]
     answered = [record for record in records if record.answered]
-    scores: dict[Protocol, float] = {}
-    for protocol in PROTOCOLS:
-        mean = mean_of(result.mean_score(protocol) for result in results)
-        if mean is not None:
-            scores[protocol] = mean
-    answers: dict[str, Sequence[int]] = {}
-    reference: dict[str, Sequence[int]] = {}
-    for result in results:
-        for name, tokens in _answers(result.records):
-            answers[f"{result.info.dataset}/{name}"] = tokens
-        for name, tokens in _answers((result.reference or {}).values()):
-            reference[f"{result.info.dataset}/{name}"] = tokens
-    changed, compared = changed_share(answers, reference)
+    scores = {
+        protocol: _task_mean(results, {result.info.dataset: result.mean_score(protocol) for result in results})
+        for protocol in PROTOCOLS
+    }
+    levels = {result.info.dataset: result.chance for result in results}
+    changes = {result.info.dataset: result.changed() for result in results}
     timed = [step for record in answered if (step := _own_step(record)) is not None]
     return TaskRow(
-        task=task,
+        task=name,
         n=len(answered),
         failed=len(records) - len(answered),
         missing=sum(result.selected for result in results) - len(records),
-        scores=scores,
-        chance=mean_of([result.chance for result in results], all_needed=True),
-        budget=mean_of([record.realised_budget for record in answered]),
-        kept_bytes=mean_of([record.kept_bytes for record in answered]),
-        changed=changed,
-        compared=compared,
+        scores={protocol: score for protocol, score in scores.items() if score is not None},
+        chance=None if None in levels.values() else _task_mean(results, levels),
+        budget=_mean(record.realised_budget for record in answered),
+        kept_bytes=_mean(record.kept_bytes for record in answered),
+        changed=_task_mean(results, {dataset: share for dataset, (share, _) in changes.items()}),
+        compared=sum(compared for _, compared in changes.values()),
         decode_ms=median(timed) if timed else None,
         timed=len(timed),
     )
+
+
+def _task_mean(results: Sequence[DatasetResult], values: Mapping[str, float | None]) -> float | None:
+    """The mean over tasks of the mean over each task's datasets, those without a value left out."""
+    tasks: dict[str, list[str]] = {}
+    for result in results:
+        tasks.setdefault(result.info.task, []).append(result.info.dataset)
+    known = {dataset: value for dataset, value in values.items() if value is not None}
+    weights = mean_weights(tuple(map(tuple, tasks.values())), known)
+    return sum(weight * known[dataset] for dataset, weight in weights.items()) if weights else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are there; None where there are none."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _own_step(record: SampleRecord) -> float | None:
@@ -213,7 +199,3 @@ def _own_step(record: SampleRecord) -> float | None:
     times = record.times or {}
     prompts = times.get("batch")
     return times.get("decode_ms_per_token") if times.get("decode_rows", prompts) == prompts else None
-
-
-def _answers(records: Iterable[SampleRecord]) -> list[tuple[str, Sequence[int]]]:
-    return [(str(record.sample_id), record.answer_tokens) for record in records if record.answered]

@@ -5,7 +5,7 @@ import pytest
 from benchmarks.benchmark import DatasetInfo
 from benchmarks.evaluation.comparable import comparable
 from benchmarks.evaluation.records import SampleRecord
-from benchmarks.evaluation.summary import DatasetResult, changed_share, mean_of, other_commits, summarise
+from benchmarks.evaluation.summary import DatasetResult, other_commits, summarise
 from tests.runner.conftest import MakeSettings
 
 
@@ -30,17 +30,15 @@ def result(
     return DatasetResult(**{**values, **fields})  # type: ignore[arg-type]
 
 
-def test_changed_share_compares_what_both_have() -> None:
-    own = {"a": (1, 2), "b": (1, 3), "c": (4,)}
-    assert changed_share(own, {"a": [1, 2], "b": [1, 2], "x": [9]}) == (0.5, 2)
-    assert changed_share(own, {}) == (None, 0)
-    assert changed_share({"a": (1, 2)}, {"a": (1, 2, 3)}) == (1.0, 1), "a longer answer is another answer"
+def test_answers_are_compared_with_those_of_the_full_cache_that_there_are() -> None:
+    def changed(*reference: SampleRecord) -> tuple[float | None, int]:
+        known = {str(other.sample_id): other for other in reference}
+        return result("A", "T-1", {"1": 1.0, "2": 1.0, "3": 1.0}, reference=known).changed()
 
-
-def test_mean_of_leaves_gaps_out_unless_all_are_needed() -> None:
-    assert mean_of([1.0, None, 3.0]) == 2.0
-    assert mean_of([1.0, None], all_needed=True) is None
-    assert mean_of([None]) is None
+    assert changed(record(1), record(2, tokens=(5, 3)), record(9)) == (0.5, 2)
+    assert changed(record(1, tokens=(5, 2, 7))) == (1.0, 1), "a longer answer is another answer"
+    assert changed(record(1, error="no image")) == (None, 0)
+    assert changed() == (None, 0)
 
 
 def test_a_task_is_the_mean_of_its_datasets_and_the_mean_that_of_the_tasks(settings_of: MakeSettings) -> None:
