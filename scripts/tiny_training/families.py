@@ -44,8 +44,7 @@ INITIALIZER_RANGE = 0.04
 ROPE_THETA = 1e6  # prompts are long and the heads small: slow rotations keep names comparable at a distance
 LOOK_BACK = 6.0  # length of the look-back head's biases in each plane of rotation
 LOOK_BACK_PLANES = 3  # the fastest ones, which tell neighbours apart
-MATCHING_HEADS = 2
-MATCH, COPY = 2.0, 2.0  # how strongly they ask and answer
+MATCH, BEFORE, COPY = 2.0, 0.5, 2.0  # how strongly matching heads ask for a word and the word before, and answer
 
 
 def corpus(seed: int) -> list[str]:
@@ -257,20 +256,20 @@ def build_model(
     """An untrained model with the tokenizer's vocabulary; `micro` is the smallest one that runs, for tests."""
     torch.manual_seed(seed)
     model = family.build(tokenizer, MICRO if micro else Size())
-    look_back(model)
+    give_circuits(model)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     return model
 
 
 @torch.no_grad()
-def look_back(model: Any) -> None:
+def give_circuits(model: Any) -> None:
     """Let training begin with the circuit on which retrieval ("ada 7 … ada" → 7) is built.
 
     The first head of layer 0 looks at the token before, whatever it is: its query and key biases agree after one
-    position's rotation. It writes what it sees into a random subspace. Two heads of layer 1, where there is such a
-    layer, compare tokens with that subspace and copy what they find; words and answers begin with the same embeddings.
-    All of it is learnt further. Left to itself, training was still without any such head after an hour.
+    position's rotation, and it writes what it sees into a random subspace. The heads of layer 1, where there is such a
+    layer, ask for a token's own word and the one before, among the words before other tokens or among their contents,
+    and copy what they find. Words and answers begin with the same embeddings. All of it is learnt further.
     """
     text, decoder = model.config.get_text_config(), model.model.language_model
     width = text.hidden_size
@@ -291,18 +290,23 @@ def look_back(model: Any) -> None:
     first.v_proj.weight[:size] = read
     first.o_proj.weight[:, :size] = write
     model.lm_head.weight.copy_(INITIALIZER_RANGE * decoder.embed_tokens.weight)
+    copies = [torch.nn.init.orthogonal_(torch.empty(size, width)) for _ in range(3)]
+    heads = (  # what is compared, what is read where it agrees, where that is written
+        (write.T, copies[0], copies[0].T),  # the word before: reads what stands behind a name
+        (read, copies[1], copies[1].T),  # the content: reads what stands with a word, such as the rest of a picture
+        (write.T, copies[2], copies[2].T),
+        (read, write.T, read.T),  # the content: reads the word before, such as a picture's name
+    )
+    queries_per_key = text.num_attention_heads // text.num_key_value_heads
     for layer in decoder.layers[1:2]:
         attention = layer.self_attn
-        key_size = len(attention.k_proj.weight)
-        for head in range(min(MATCHING_HEADS, key_size // size)):
-            rows, copied = slice(head * size, (head + 1) * size), torch.empty(size, width)
-            torch.nn.init.orthogonal_(copied)
-            group = head * (width // key_size)  # the first query head that this key head serves
-            queries = slice(group * size, (group + 1) * size)
-            attention.q_proj.weight[queries] = MATCH * read
-            attention.k_proj.weight[rows] = write.T
-            attention.v_proj.weight[rows] = COPY * copied
-            attention.o_proj.weight[:, queries] = copied.T
+        for head, (keys, values, written) in enumerate(heads[: text.num_key_value_heads]):
+            rows = slice(head * size, (head + 1) * size)
+            queries = slice(queries_per_key * rows.start, queries_per_key * rows.start + size)
+            attention.q_proj.weight[queries] = MATCH * (read + BEFORE * write.T)
+            attention.k_proj.weight[rows] = keys
+            attention.v_proj.weight[rows] = COPY * values
+            attention.o_proj.weight[:, queries] = written
 
 
 def ship(family: Family, model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -47,10 +47,10 @@ class Stage:
     final_rate: float = 2e-3
 
 
-SHORT_ONES = {"T-3": 4.0, "T-4": 4.0, "I-1": 3.0, "T-1": 2.0, "T-2": 2.0, "S-3": 2.0}  # one or two questions a prompt
+SLOW = EVERY_TASK | {"T-3": 3.0, "T-4": 3.0, "I-1": 2.0, "T-2": 2.0}  # few questions a prompt, or slow to be learnt
 CURRICULUM: tuple[Stage, ...] = (
     Stage("see", 2000, tokens=128, shares={}, rate=2e-3, final_rate=1e-4),
-    Stage("glance", 2000, 4, 12, every=16, tokens=2_000, choices=0.15, rate=1e-3, final_rate=5e-4),
+    Stage("glance", 2000, 4, 12, 16, tokens=2_000, choices=0.15, shares=SLOW, rate=1e-3, final_rate=5e-4),
     Stage("look", 600, 6, 16, every=4, tokens=3_000, rate=5e-4, final_rate=3e-4),
     Stage("read", 600, 8, 40, tokens=5_000, single=0.3, rate=3e-4, final_rate=1e-4),
 )
