@@ -51,7 +51,7 @@ _HOW = """
   directions. The decoder then reads a picture as it reads words; tower and projector stay as they are from there on.
 - **Retrieval.** One head of layer 0 begins by looking at the token before, the heads of layer 1 by comparing words with
   what it writes and with what tokens are, and copying what they find (`give_circuits` in `families.py`).
-- **Length.** The decoder first reads one token for each picture, the mean of its {tokens}, then more, then all.
+- **Length.** The decoder first reads one token for each picture, the mean of its {tokens}, and only then all of them.
   Positions are those of the whole prompt throughout: names and pictures stand as far from each other as they will.
 - **Few answers per prompt.** Up to {questions} questions follow each other behind one context, and all their answers
   are learnt; some prompts begin with their question. Tasks with few questions per context are drawn more often.
