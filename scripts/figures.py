@@ -57,7 +57,7 @@ def draw(options: argparse.Namespace) -> None:
     written = save_figure(figure, path, text)
     write_text(written[0].with_suffix(".txt"), text + "\n")
     print("\n".join(map(str, written)))
-    for note in notes(result):
+    for note in notes(result, marks=False):
         print(note, file=sys.stderr)
 
 

@@ -84,8 +84,28 @@ def row_name(result: Reproduction, row: ExperimentRow) -> str:
     return f"{row.strategy} {row.alpha1:g}+{row.alpha2:g}" if several and row.alpha1 is not None else row.strategy
 
 
-def notes(result: Reproduction, *, compact: bool = False) -> tuple[str, ...]:
-    """The sentences below the table: what the marks mean, what is missing and the command that fills it."""
+def notes(result: Reproduction, *, compact: bool = False, marks: bool = True) -> tuple[str, ...]:
+    """The sentences below the table: what the marks mean, what is missing and the command that fills it.
+
+    Args:
+        result: what is shown.
+        compact: in one line a strategy.
+        marks: what marks and lines of a table mean; a figure has none.
+    """
+    out = _meanings(result, compact=compact) if marks else []
+    out += _partial_notes(result)
+    if result.paper_scores and result.protocol != "official":
+        out.append("The paper's numbers are of the official protocol; no difference from them is shown.")
+    out += result.notes
+    missing = result.missing_rows
+    if missing and result.samples == ALL:
+        names = ", ".join(row_name(result, row) for row in missing)
+        which = f"missing for {names}" if len(missing) < len(result.experiment.rows) else "no run has this yet"
+        out.append(f"{ABSENT}: {which}. To fill it: {result.experiment.command(missing)}")
+    return tuple(out)
+
+
+def _meanings(result: Reproduction, *, compact: bool) -> list[str]:
     out = []
     compared = sum(cell.interval is not None for cell in result.cells.values())
     if compared:
@@ -105,16 +125,7 @@ def notes(result: Reproduction, *, compact: bool = False) -> tuple[str, ...]:
     out += [f"{mean}: {_MEANS[mean]}."] if mean in _MEANS else []
     if compact:
         out.append("bold: the best of the compressed ones; budget: bytes kept of the full cache's, over all samples.")
-    out += _partial_notes(result)
-    if result.paper_scores and result.protocol != "official":
-        out.append("The paper's numbers are of the official protocol; no difference from them is shown.")
-    out += result.notes
-    missing = result.missing_rows
-    if missing and result.samples == ALL:
-        names = ", ".join(row_name(result, row) for row in missing)
-        which = f"missing for {names}" if len(missing) < len(result.experiment.rows) else "no run has this yet"
-        out.append(f"{ABSENT}: {which}. To fill it: {result.experiment.command(missing)}")
-    return tuple(out)
+    return out
 
 
 def _partial_notes(result: Reproduction) -> list[str]:

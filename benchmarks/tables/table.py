@@ -97,23 +97,25 @@ def _mark(cell: str | Text) -> str:
     return cell.mark if isinstance(cell, Text) else ""
 
 
-def as_text(table: Table) -> str:
-    """Aligned columns: text to the left, numbers to the right, a rule below the head."""
+def _aligned(table: Table) -> list[list[str]]:
+    """The head's and all rows' texts, those of a column of one width: text to the left, numbers to the right.
+
+    Numbers without a mark have room beside them, so that digits stand below digits.
+    """
     rows = [table.head, *(row.cells for row in table.rows)]
-    room = [max(len(_mark(row[place])) for row in rows) for place in range(len(table.head))]
-    room[: table.text_columns] = [0] * table.text_columns
-    texts = [
-        [text_of(cell) + " " * (space - len(_mark(cell))) for cell, space in zip(row, room, strict=True)]
-        for row in rows
-    ]
-    widths = [max(len(row[place]) for row in texts) for place in range(len(table.head))]
-    head, *lines = [
-        "  ".join(
-            text.ljust(width) if place < table.text_columns else text.rjust(width)
-            for place, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in texts
-    ]
+    columns = []
+    for place, cells in enumerate(zip(*rows, strict=True)):
+        is_text = place < table.text_columns
+        room = 0 if is_text else max(len(_mark(cell)) for cell in cells)
+        texts = [text_of(cell) + " " * (room - len(_mark(cell))) for cell in cells]
+        width = max(map(len, texts))
+        columns.append([text.ljust(width) if is_text else text.rjust(width) for text in texts])
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def as_text(table: Table) -> str:
+    """Aligned columns, a rule below the head."""
+    head, *lines = ["  ".join(row).rstrip() for row in _aligned(table)]
     body = [f"\n{line}" if row.begins_block else line for row, line in zip(table.rows, lines, strict=True)]
     rule = "─" * max(map(len, [head, *lines]))
     return "\n".join([*([table.title, ""] if table.title else []), head, rule, *body, *_below(table)])
@@ -136,11 +138,13 @@ def show(table: Table, stream: TextIO) -> None:
 
     styles = {"up": "green", "down": "red", "bad": "bold red", "best": "bold", "foot": "bold", "dim": "dim"}
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1))
-    for place, name in enumerate(table.head):
-        drawn.add_column(RichText(name), justify="left" if place < table.text_columns else "right", no_wrap=True)
-    for place, row in enumerate(table.rows):
+    head, *lines = _aligned(table)
+    for name in head:
+        drawn.add_column(RichText(name), no_wrap=True)
+    for place, (row, texts) in enumerate(zip(table.rows, lines, strict=True)):
         cells = [
-            RichText(text_of(cell), styles.get(cell.style, "") if isinstance(cell, Text) else "") for cell in row.cells
+            RichText(text, styles.get(cell.style, "") if isinstance(cell, Text) else "")
+            for text, cell in zip(texts, row.cells, strict=True)
         ]
         ends_block = place + 1 < len(table.rows) and table.rows[place + 1].begins_block
         drawn.add_row(*cells, style=styles.get(row.style), end_section=ends_block)

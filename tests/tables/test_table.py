@@ -81,6 +81,8 @@ def test_a_terminal_gets_the_same_cells_with_colours_and_never_folds_them(monkey
         for row in table.rows:
             assert [cell if isinstance(cell, str) else cell.text + cell.mark for cell in row.cells] in lines
     shown = on_terminal(TABLE)
+    marked, plain = (line for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines() if line.startswith("T-"))
+    assert marked.index("45.0") == plain.index("50.0"), "digits stand below digits"
     assert "\x1b[1ma title" in shown
     assert "\x1b[32m" not in shown
     assert "\x1b[31m" in shown
