@@ -4,7 +4,7 @@
     python -m scripts.dashboard --output dashboard.json            # offline: writes it
     python -m scripts.dashboard --mode online --entity my-team     # saves both in wandb's account
 
-Runs get there by `python run.py logger=wandb logger.mode=online`, or later by `wandb sync results/wandb/offline-run-*`.
+Runs get there by `lookm run logger=wandb logger.mode=online`, or later by `wandb sync results/wandb/offline-run-*`.
 """
 
 import argparse

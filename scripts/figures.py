@@ -3,7 +3,7 @@
     python -m scripts.figures figure5                      tiny model, MileBench-mini
     python -m scripts.figures figure6 --model llava7b      the paper's LLaVA-1.5-7B on MileBench
 
-Reads run folders only. Fill them with `python run.py -m +experiment=figure5 model=…`; what is missing is named with the
+Reads run folders only. Fill them with `lookm sweep +experiment=figure5 model=…`; what is missing is named with the
 command that fills it. The paper shows these curves as pictures without numbers, so ours stand alone.
 """
 

@@ -7,7 +7,7 @@
     python -m scripts.tables table1 --by dataset           every dataset, strategies side by side
     python -m scripts.tables table1 --split images         MileBench's Few, Medium and Many images
 
-Reads run folders only. Fill them with `python run.py -m +experiment=table1 model=…`; cells without a run are shown as
+Reads run folders only. Fill them with `lookm sweep +experiment=table1 model=…`; cells without a run are shown as
 missing, with the command that fills them. Runs that differ in more than strategy and budget are refused.
 """
 

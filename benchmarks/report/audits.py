@@ -192,4 +192,4 @@ def _command(row: Row) -> str:
     if configuration.get("seed"):
         words.append(f"seed={configuration['seed']}")
     words.append(f"dtype={configuration['dtype']}")
-    return f"python run.py {' '.join(words)}"
+    return f"lookm run {' '.join(words)}"

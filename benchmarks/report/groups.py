@@ -129,7 +129,7 @@ def gather(runs: Iterable[RunFolder]) -> list[Group]:
     """
     groups = [group for listed in comparable_groups(runs) if (group := _group(listed)) is not None]
     if not groups:
-        raise LookmError("the runs have no finished sample yet; python run.py computes some")
+        raise LookmError("the runs have no finished sample yet; `lookm run` computes some")
     return sorted(groups, key=lambda group: (not group.is_paper_benchmark, -len(group.rows), group.label))
 
 

@@ -71,8 +71,8 @@ class Experiment:
             fixed = [item for item in self.overrides if item.partition("=")[0] not in ("alpha1", "alpha2", "strategy")]
             if len(self.datasets) < len(self.benchmark.datasets):
                 fixed.append(f"datasets=[{','.join(info.dataset for info in self.datasets)}]")
-            return shlex.join(["python", "run.py", *rows[0].overrides, *fixed])
-        return shlex.join(["python", "run.py", "-m", f"+experiment={self.name}", *self.overrides])
+            return shlex.join(["lookm", "run", *rows[0].overrides, *fixed])
+        return shlex.join(["lookm", "sweep", f"+experiment={self.name}", *self.overrides])
 
 
 def experiment_names() -> list[str]:

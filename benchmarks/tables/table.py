@@ -233,10 +233,10 @@ def _below(table: Table) -> list[str]:
     """The notes in lines of a terminal's width; commands and folders stay in one line."""
     lines: list[str] = [""] if table.notes else []
     for note in table.notes:
-        text, marker, command = note.partition(": python ")
+        text, marker, command = note.partition(": lookm ")
         whole = re.match(r"(Results|Folder): ", note)
         lines += [note] if whole else textwrap.wrap(text + marker[:1], width=118, break_long_words=False)
-        lines += [f"  python {command}"] if marker else []
+        lines += [f"  lookm {command}"] if marker else []
     return lines
 
 

@@ -150,9 +150,9 @@ def test_failures_and_truncations_are_listed(group: Group, tmp_path: Path) -> No
 def test_origin_names_the_command_that_makes_a_run_again(group: Group) -> None:
     by_label = {item.row.label: item for item in origins(group)}
     assert by_label["h2o 0.2 + 0.2"].command == (
-        "python run.py model=random benchmark=small strategy=h2o alpha1=0.2 alpha2=0.2 semantics=paper dtype=float32"
+        "lookm run model=random benchmark=small strategy=h2o alpha1=0.2 alpha2=0.2 semantics=paper dtype=float32"
     )
-    assert by_label["full"].command == "python run.py model=random benchmark=small strategy=full dtype=float32"
+    assert by_label["full"].command == "lookm run model=random benchmark=small strategy=full dtype=float32"
     assert by_label["full"].state == "finished"
 
 

@@ -66,7 +66,7 @@ def test_the_command_that_fills_a_gap_names_a_folder_that_works(
     (folders.results / "a-full").rename(results / "a-full")
     for asked in (results, results / "a-full"):
         assert tables.main(["table3", "--results", str(asked)]) == 0
-        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("  python run.py"))
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("  lookm "))
         words = shlex.split(line)
         (settings,) = {one.results_dir for one in compose_jobs([word for word in words[2:] if word != "-m"])}
         assert settings == results
@@ -89,7 +89,7 @@ def test_a_table_of_the_paper_without_runs_shows_the_paper_and_the_command(
     assert tables.main(["table1", "--benchmark", "milebench"]) == 0
     assert "Table 1 of the paper is of llava7b and llava13b, not of tiny." in capsys.readouterr().out
     assert figures.main(["figure6"]) == 2
-    assert "python run.py -m +experiment=figure6" in capsys.readouterr().err
+    assert "lookm sweep +experiment=figure6" in capsys.readouterr().err
 
 
 def test_a_figure_is_written_with_its_caption(

@@ -99,7 +99,7 @@ def test_a_strategy_without_runs_is_left_out_of_the_legend() -> None:
 
 def test_nothing_to_draw_is_said_with_the_command_that_helps() -> None:
     (empty,) = reproduce(FIGURE, [])
-    with pytest.raises(LookmError, match=r"no run of figure5 .* python run.py -m \+experiment=figure5"):
+    with pytest.raises(LookmError, match=r"no run of figure5 .* lookm sweep \+experiment=figure5"):
         draw_curves(empty, "nominal")
 
 

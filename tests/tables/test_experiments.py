@@ -90,7 +90,7 @@ def test_the_command_of_one_row_asks_for_that_row_alone(of_milebench: Experiment
     assert f"strategy={row.strategy} alpha1={row.alpha1:g} alpha2={row.alpha2:g}" in command
     assert "benchmark=milebench" in command
     assert ("datasets=" in command) == (len(of_milebench.datasets) < len(DATASETS))
-    assert of_milebench.command() == f"python run.py -m +experiment={of_milebench.name} benchmark=milebench"
+    assert of_milebench.command() == f"lookm sweep +experiment={of_milebench.name} benchmark=milebench"
 
 
 @pytest.mark.parametrize(

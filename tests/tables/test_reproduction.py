@@ -165,10 +165,10 @@ def test_missing_rows_are_shown_with_the_command_that_fills_them(folders: Folder
     assert len(result.missing_rows) == 9
     shown = text(result)
     assert "missing for h2o, snapkv, roco, a_merge" in shown
-    assert "\n  python run.py -m +experiment=table1 model=random benchmark=small" in shown
+    assert "\n  lookm sweep +experiment=table1 model=random benchmark=small" in shown
     missing = [line for line in as_csv(full_table(result)).splitlines() if ",missing," in line]
     assert len(missing) == 9 * len(result.columns)
-    assert "python run.py strategy=h2o alpha1=0.1 alpha2=0.1" in missing[0]
+    assert "lookm run strategy=h2o alpha1=0.1 alpha2=0.1" in missing[0]
 
 
 def test_without_any_run_the_whole_table_is_missing(experiment: Experiment) -> None:

@@ -31,7 +31,7 @@ TABLE = Table(
         Row(("T-2", Text("8", style="bad"), Text("50.0", "", "best")), begins_block=True),
         Row(("mean", "48", "47.5"), "foot"),
     ),
-    ("A sentence.", "Fill it: python run.py strategy=h2o " + "x" * 200),
+    ("A sentence.", "Fill it: lookm run strategy=h2o " + "x" * 200),
 )
 
 
@@ -69,7 +69,7 @@ def test_plain_text_puts_digits_below_digits_and_marks_beside_them() -> None:
 def test_commands_and_long_words_of_notes_stay_in_one_line() -> None:
     lines = as_text(TABLE).splitlines()
     assert lines[-3:-1] == ["A sentence.", "Fill it:"]
-    assert lines[-1].startswith("  python run.py strategy=h2o xxx")
+    assert lines[-1].startswith("  lookm run strategy=h2o xxx")
 
 
 def test_a_terminal_gets_the_same_cells_with_colours_and_never_folds_them(monkeypatch: pytest.MonkeyPatch) -> None:
