@@ -89,7 +89,7 @@ class PromptCache(Cache, ABC):
                 log_sum_exp=None if log_sum_exp is None else log_sum_exp[row, :, start:],
                 statistics=None if statistics is None else statistics[row],
                 plain=plain,
-                rotation=partial(self._rotation_of, row, rotary),
+                rotation=partial(_rotation_of, self._rotary_call if rotary else None, row, start),
                 memory=self._row_memory[row],
             )
             for row, start in enumerate(self.prompt.starts)
@@ -99,12 +99,6 @@ class PromptCache(Cache, ABC):
         """Remember how the prompt is rotated, before its first layer."""
         if call.position_ids.shape[-1] == self.prompt.length:
             self._rotary_call = call
-
-    def _rotation_of(self, row: int, rotary: bool) -> Rotation:
-        """The rotary embedding of one row."""
-        if self._rotary_call is None or not rotary:
-            raise LookmError("the strategy reads the rotary embedding, and the model shows none; choose another one")
-        return self._rotary_call.of_row(row, self.prompt.starts[row])
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -166,6 +160,8 @@ class PromptCache(Cache, ABC):
     ) -> list[tuple[int, Sequence[Layer]]]:
         """Which layers can be compressed now: this one, or after the last one all, if a strategy reads all first."""
         late = [strategy for strategy in strategies if strategy.whole_prompt]
+        if layer_index == self.compressible[-1]:  # what strategies remember of the prompt ends with these rows
+            self._rotary_call, self._row_memory = None, tuple({} for _ in self.row_is_image)
         if not late:
             return [(layer_index, rows)]
         for row, needs in zip(rows, self.row_needs, strict=True):
@@ -181,6 +177,13 @@ class PromptCache(Cache, ABC):
     @abstractmethod
     def compress(self, layer_index: int, rows: Sequence[Layer]) -> None:
         """Compress a layer whose attention has just been computed, given as `prompt_layers` makes it."""
+
+
+def _rotation_of(call: RotaryCall | None, row: int, start: int) -> Rotation:
+    """The rotary embedding of one row that begins at `start`."""
+    if call is None:
+        raise LookmError("the strategy reads the rotary embedding, and the model shows none; choose another one")
+    return call.of_row(row, start)
 
 
 def cache_layers(

@@ -1,5 +1,6 @@
 """Claims about methods that give layers different numbers of tokens, from one table."""
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import fields
@@ -247,6 +248,17 @@ def test_bytes_fall_with_the_layers_and_the_positions_are_those_of_the_cache() -
         assert tuple(stored) == tuple(layer[0] for layer in session.report().kept_bytes)
         (kept,) = kept_positions(model, inputs, [strategy])
         assert tuple(positions.shape[1] for positions in kept.layers) == held
+
+
+@pytest.mark.parametrize("name", [*METHODS, "bacon", "expected_attention", "streaming"])
+def test_nothing_is_remembered_beside_the_cache_once_the_prompt_is_encoded(name: str) -> None:
+    model, inputs = built("llava"), prompt("llava")
+    with torch.no_grad(), look_once(model, name):
+        cache = model(**inputs).past_key_values
+    assert all(not memory for memory in cache._row_memory)
+    assert cache._rotary_call is None
+    assert not cache.waiting
+    assert copy.deepcopy(cache).layers[0].keys.equal(cache.layers[0].keys)
 
 
 def test_a_sweep_of_divided_and_other_methods_answers_as_each_alone() -> None:
