@@ -70,17 +70,20 @@ refused "did you mean 'table'?" "$WORK/engine/bin/lookm" tabel
 say "the harness, in an empty folder"
 PATH="$WORK/harness/bin:$PATH"
 [ -z "$(ls)" ] || fail "something was written: $(ls)"
-lookm demo limit=2 >demo.txt 2>demo.err || { cat demo.txt demo.err; fail "lookm demo"; }
-tail -4 demo.txt | sed 's/^/  /'
-lookm run strategy=snapkv limit=2 >run.txt 2>run.err || { cat run.txt run.err; fail "lookm run"; }
+works() {  # works COMMAND…: ends with status 0; what it said is shown if not
+    "$@" >said.txt 2>&1 || { cat said.txt; fail "$*"; }
+}
+works lookm demo limit=2
+tail -4 said.txt | sed 's/^/  /'
+works lookm run strategy=snapkv limit=2
 runs=results/runs
-lookm table table3 --set limit=2 >table.txt || fail "lookm table"
-grep -q "MileBench-mini" table.txt || { cat table.txt; fail "lookm table shows no benchmark"; }
-lookm compare $runs/tiny-mini-full-fp32 $runs/tiny-mini-h2o-0.1-0.1-paper-fp32 >/dev/null || fail "lookm compare"
+works lookm table table3 --set limit=2
+grep -q "MileBench-mini" said.txt || { cat said.txt; fail "lookm table shows no benchmark"; }
+works lookm compare $runs/tiny-mini-full-fp32 $runs/tiny-mini-h2o-0.1-0.1-paper-fp32
 lookm verify $runs/tiny-mini-h2o-0.1-0.1-paper-fp32 --samples 1 | sed 's/^/  /'
-lookm plan strategy=h2o limit=2 >/dev/null || fail "lookm plan"
-lookm inspect --benchmark mini --model tiny >/dev/null || fail "lookm inspect"
-lookm kept --output kept.png >/dev/null || fail "lookm kept"
+works lookm plan strategy=h2o limit=2
+works lookm inspect --benchmark mini --model tiny
+works lookm kept --output kept.png
 refused "lookm-harness[report]" lookm report
 [ -z "$(find . -name '*.py' -o -name '.hydra')" ] || fail "a command left files behind"
 python - "$REPOSITORY" >help.txt <<'END'
