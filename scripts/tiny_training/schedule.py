@@ -48,12 +48,10 @@ class Stage:
 
 
 SLOW = EVERY_TASK | {"T-3": 3.0, "T-4": 3.0, "I-1": 2.0, "T-2": 2.0}  # few questions a prompt, or slow to be learnt
-UNLEARNT = {"T-2": 0.5, "I-1": 0.5}  # these two had not begun to move when the pictures' tokens became sixteen
-READ = EVERY_TASK | {"T-1": 1.5, "T-3": 3.0, "T-4": 3.0, "S-3": 1.5} | UNLEARNT
 CURRICULUM: tuple[Stage, ...] = (
     Stage("see", 2000, tokens=128, shares={}, rate=2e-3, final_rate=1e-4),
-    Stage("glance", 677, 4, 12, 16, tokens=2_000, choices=0.15, shares=SLOW, rate=1e-3, final_rate=0.0007909),
-    Stage("read", 414, 8, 24, tokens=4_000, choices=0.4, single=0.3, shares=READ, rate=7e-4, final_rate=6.18e-5),
+    Stage("glance", 2000, 4, 12, 16, tokens=2_000, choices=0.15, shares=SLOW, rate=1e-3, final_rate=5e-4),
+    Stage("read", 450, 8, 24, tokens=4_000, choices=0.4, single=0.3, shares=SLOW, rate=5e-4, final_rate=5e-5),
 )
 
 
