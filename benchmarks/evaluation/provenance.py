@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow", "hydra-core")
+_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow", "hydra-core", "rouge-score")
 _SAMPLED = 1 << 20  # bytes read at the beginning, middle and end of a large file
 _ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -6,10 +6,13 @@ the denominator), the latter sequences of words without punctuation. MileBench's
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
-_WORDS = re.compile("[a-z0-9]+")
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+
 _EPSILON = 1e-8
 
 
@@ -49,12 +52,14 @@ def rouge_score_l(prediction: str, reference: str) -> float:
     Returns:
         f in [0, 1].
     """
-    predicted, referred = _WORDS.findall(prediction.lower()), _WORDS.findall(reference.lower())
-    common = len(_longest_common_subsequence(referred, predicted))
-    if not common:
-        return 0.0
-    precision, recall = common / len(predicted), common / len(referred)
-    return 2 * precision * recall / (precision + recall)
+    return float(_rouge_scorer().score(reference, prediction)["rougeL"].fmeasure)
+
+
+@lru_cache(maxsize=1)
+def _rouge_scorer() -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer  # it takes seconds to import
+
+    return RougeScorer(["rougeL"], use_stemmer=False)
 
 
 def _sentences(text: str) -> list[list[str]]:
