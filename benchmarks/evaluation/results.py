@@ -17,8 +17,11 @@ from benchmarks.evaluation.store import RunFolder
 from benchmarks.evaluation.summary import DatasetResult, Summary, full_run, other_commits, reference_folder, summarise
 from benchmarks.files import write_json, writing
 from benchmarks.milebench import PROTOCOLS, score_predictions, write_evaluation
+from benchmarks.milebench.annotation import digest
 from benchmarks.milebench.dataset import Dataset
 from lookm.errors import LookmError
+
+_FILES = ("pred.json", "eval.json", "eval_score.json", "repaired.json")
 
 
 def summary_of(settings: Settings) -> Summary:
@@ -49,16 +52,19 @@ def write_results(settings: Settings, folder: RunFolder, datasets: Sequence[Data
         folder.finish(results)
 
 
-def _write_dataset(settings: Settings, folder: RunFolder, dataset: Dataset) -> dict[str, float]:
-    """Writes one dataset's files; returns its line in `run.json`."""
-    name = dataset.name
+def _write_dataset(settings: Settings, folder: RunFolder, dataset: Dataset) -> dict[str, Any]:
+    """Writes one dataset's files, unless they were made from the same answers; returns its line in `run.json`."""
+    name, target = dataset.name, folder.path / dataset.name
     _add_scores(folder, dataset)
     folder.sort(name, [str(sample["sample_id"]) for sample in dataset.annotation["data"]])
     records = folder.records(name)
+    answers = digest({key: [record.digest, record.answer, record.scores] for key, record in records.items()})
+    written = folder.about.get("results", {}).get(name, {})
+    if written.get("answers") == answers and all((target / file).is_file() for file in _FILES):
+        return dict(written)
     predictions = predictions_of(dataset, records, settings.model, folder.about["generation"])
-    result: dict[str, float] = {"answered": len(predictions), "failed": len(records) - len(predictions)}
+    result: dict[str, Any] = {"answered": len(predictions), "failed": len(records) - len(predictions)}
     if predictions:
-        target = folder.path / name
         write_json(target / "pred.json", predictions, indent=4)
         scored = {
             protocol: score_predictions(name, dataset.annotation, predictions, protocol=protocol)
@@ -66,7 +72,7 @@ def _write_dataset(settings: Settings, folder: RunFolder, dataset: Dataset) -> d
         }
         write_evaluation(target, scored["official"])
         write_json(target / "repaired.json", {key: scored["repaired"][key] for key in ("eval", "eval_score")})
-        result |= {protocol: fmean(scores["scores"]) for protocol, scores in scored.items()}
+        result |= {protocol: fmean(scores["scores"]) for protocol, scores in scored.items()} | {"answers": answers}
     return result
 
 
