@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -53,14 +55,13 @@ def write_results(settings: Settings, folder: RunFolder, datasets: Sequence[Data
 
 
 def _write_dataset(settings: Settings, folder: RunFolder, dataset: Dataset) -> dict[str, Any]:
-    """Writes one dataset's files, unless they were made from the same answers; returns its line in `run.json`."""
+    """Writes one dataset's files, unless they stand as made from these answers; returns its line in `run.json`."""
     name, target = dataset.name, folder.path / dataset.name
     _add_scores(folder, dataset)
     folder.sort(name, [str(sample["sample_id"]) for sample in dataset.annotation["data"]])
     records = folder.records(name)
-    answers = digest({key: [record.digest, record.answer, record.scores] for key, record in records.items()})
     written = folder.about.get("results", {}).get(name, {})
-    if written.get("answers") == answers and all((target / file).is_file() for file in _FILES):
+    if written.get("fingerprint") and written["fingerprint"] == _fingerprint(target, records):
         return dict(written)
     predictions = predictions_of(dataset, records, settings.model, folder.about["generation"])
     result: dict[str, Any] = {"answered": len(predictions), "failed": len(records) - len(predictions)}
@@ -72,8 +73,20 @@ def _write_dataset(settings: Settings, folder: RunFolder, dataset: Dataset) -> d
         }
         write_evaluation(target, scored["official"])
         write_json(target / "repaired.json", {key: scored["repaired"][key] for key in ("eval", "eval_score")})
-        result |= {protocol: fmean(scores["scores"]) for protocol, scores in scored.items()} | {"answers": answers}
+        result |= {protocol: fmean(scores["scores"]) for protocol, scores in scored.items()}
+        result["fingerprint"] = _fingerprint(target, records)
     return result
+
+
+def _fingerprint(target: Path, records: Mapping[str, SampleRecord]) -> str | None:
+    """Of a dataset's answers and the files made from them, so that damaged files are made again; None if one lacks."""
+    summary = hashlib.sha256(digest({key: [r.digest, r.answer, r.scores] for key, r in records.items()}).encode())
+    try:
+        for file in _FILES:
+            summary.update((target / file).read_bytes())
+    except OSError:
+        return None
+    return summary.hexdigest()[:16]
 
 
 def facts_of_run(settings: Settings) -> dict[str, Any]:

@@ -90,6 +90,20 @@ def test_damage_in_the_middle_of_samples_is_computed_again(settings_of: MakeSett
     assert difference(settings.folder, tmp_path / "undisturbed" / settings.run) == ""
 
 
+@pytest.mark.parametrize("name", ["pred.json", "eval.json", "eval_score.json", "repaired.json"])
+def test_a_result_file_that_is_damaged_or_gone_is_made_again(settings_of: MakeSettings, name: str) -> None:
+    settings = settings_of(ONLY_NEEDLE)
+    run(settings)
+    file = settings.folder / NEEDLE / name
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5])
+    run(settings)
+    assert file.read_bytes() == whole
+    file.unlink()
+    run(settings)
+    assert file.read_bytes() == whole
+
+
 def test_records_of_an_older_program_are_read_and_those_of_a_newer_one_are_not(tmp_path: Path) -> None:
     line = json.loads(SampleRecord(sample_id=1, digest="d", answer="yes").to_line())
     older = {name: value for name, value in line.items() if name != "notes"}
