@@ -1,5 +1,7 @@
 """Whatever launcher runs the jobs of a sweep, they leave the same folders and say the same."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ from benchmarks.command_line import Status
 from benchmarks.evaluation import generate
 from benchmarks.evaluation.verify import timeless
 from tests.conftest import Command
+from tests.runner.conftest import OWN_CONFIGS
 from tests.runner.small_benchmark import NEEDLE
 
 ROOT = Path(run.__file__).parent
-SWEEP = ("-m", "limit=2", f"datasets={NEEDLE}")
+SWEEP = ("limit=2", f"datasets={NEEDLE}")
 
 
 def folders(results: Path) -> dict[str, dict[str, bytes]]:
@@ -24,14 +27,16 @@ def folders(results: Path) -> dict[str, dict[str, bytes]]:
     return {path.name: timeless(path) for path in results.iterdir() if path.name != ".locks"}
 
 
-@pytest.fixture
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets other processes find the test model; as in a program, no plugin module may be this process's own."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def sweep_of_its_own(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """The sweep in a process of its own: launchers start others, and write where the streams of this one point."""
+    fixed = ("-m", "--config-dir", str(OWN_CONFIGS), "model=random", "benchmark=small", "device=cpu")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *fixed, *words],
+        capture_output=True, text=True, cwd=folder, timeout=240, env=environment, check=False,
+    )  # fmt: skip
 
 
-@pytest.mark.usefixtures("importable")
 @pytest.mark.parametrize(
     ("strategies", "launcher"),
     [
@@ -49,16 +54,16 @@ def test_every_launcher_leaves_the_same_folders_and_comparison(
     tmp_path: Path,
 ) -> None:
     sweep = (*SWEEP, f"strategy={strategies}")
-    assert command(*sweep, "results_dir=grouped") == Status.DONE
-    expected = capfd.readouterr()
+    assert command("-m", *sweep, "results_dir=grouped") == Status.DONE
+    expected = capfd.readouterr().out
     name, *settings = launcher
-    assert command(*sweep, "results_dir=other", f"hydra/launcher={name}", *settings) == Status.DONE
-    told = capfd.readouterr()
+    done = sweep_of_its_own(tmp_path, *sweep, "results_dir=other", f"hydra/launcher={name}", *settings)
+    assert done.returncode == Status.DONE, done.stderr
     assert folders(tmp_path / "other") == folders(tmp_path / "grouped")
     assert len(folders(tmp_path / "other")) == len(strategies.split(","))
-    ours, theirs = (out[out.index("scores in %") :].splitlines() for out in (expected.out, told.out))
+    ours, theirs = (out[out.index("scores in %") :].splitlines() for out in (expected, done.stdout))
     assert [line.split()[:4] for line in ours[4:7]] == [line.split()[:4] for line in theirs[4:7]]
-    assert told.out.count("scores in %") == 1
+    assert done.stdout.count("scores in %") == 1
 
 
 class Recorder(Callback):
