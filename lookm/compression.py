@@ -6,10 +6,10 @@ what the strategy gets alone: nothing that is computed for one strategy depends 
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ from lookm.layer import Layer
 from lookm.merging import Kept
 from lookm.registry import resolve_strategy
 from lookm.statistics import Needs
-from lookm.stopwatch import Mark, Stopwatch
 from lookm.strategy import Strategy
 
 
@@ -33,15 +32,6 @@ class CompressedRow:
     keys: Tensor
     values: Tensor
     positions: Tensor
-
-
-@dataclass
-class Stages:
-    """Where the time of compressing goes; one collector may be passed to any number of calls."""
-
-    statistics: Stopwatch = field(default_factory=Stopwatch)
-    choice: Stopwatch = field(default_factory=Stopwatch)
-    merge: Stopwatch = field(default_factory=Stopwatch)
 
 
 def compress(
@@ -110,13 +100,12 @@ def compress_rows(
     ]
 
 
-def compress_many(strategies: Sequence[Strategy], layer: Layer, *, stages: Stages | None = None) -> list[CompressedRow]:
+def compress_many(strategies: Sequence[Strategy], layer: Layer) -> list[CompressedRow]:
     """Compress one prompt in one layer under each of several strategies.
 
     Args:
         strategies: any number, in any mixture of budgets and semantics.
         layer: the prompt in the layer; statistics that it brings must be all of `joined_needs`.
-        stages: collects the time of statistics, choice and merge.
 
     Returns:
         The compressed rows in the order of `strategies`.
@@ -136,22 +125,18 @@ def compress_many(strategies: Sequence[Strategy], layer: Layer, *, stages: Stage
     if not groups:
         return [row for row in rows if row is not None]
 
-    lap = _Lap(stages, layer.keys.device)
     layer.make_statistics(joined_needs(strategies, layer.is_image))
     if layer.n_layers == 1:  # which is the whole prompt, if nobody has shown it yet
         late = [strategy for strategy in strategies if strategy.whole_prompt]
         observe([strategy for strategy in late if strategy.selection_key(layer.length) not in layer.memory], layer)
-    lap.ends("statistics")
     with torch.no_grad():
         choices = {key: strategies[members[0]].keep(layer) for key, members in groups.items()}
     checked = [(strategies[index], choices[key]) for key, members in groups.items() for index in members]
     check_choices(checked, layer)
-    lap.ends("choice")
     for key, members in groups.items():
         kept = Kept(layer, choices[key])
         for index in members:
             rows[index] = CompressedRow(*strategies[index].merge_into(kept), kept.positions)
-        lap.ends("merge")
     return [row for row in rows if row is not None]
 
 
@@ -211,18 +196,3 @@ def _check_shapes(queries: Tensor, keys: Tensor, values: Tensor, is_image: Tenso
             f"is_image has shape {tuple(is_image.shape)} and dtype {is_image.dtype}; "
             f"it must be bool of shape ({length},) or ({batch}, {length})"
         )
-
-
-class _Lap:
-    """Counts the time since the last stage's end to the stage that ends; does nothing without a collector."""
-
-    def __init__(self, stages: Stages | None, device: torch.device) -> None:
-        self.stages, self.device = stages, device
-        self.begin = Mark.now(device) if stages else None
-
-    def ends(self, stage: Literal["statistics", "choice", "merge"]) -> None:
-        if self.stages is None or self.begin is None:
-            return
-        end = Mark.now(self.device)
-        getattr(self.stages, stage).add(self.begin, end)
-        self.begin = end

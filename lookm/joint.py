@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, PretrainedConfig, PreTrainedModel
 
-from lookm.compression import Stages
 from lookm.context import filling
 from lookm.greedy import Answers, GreedyChoice
 from lookm.prompt import Prompt
@@ -64,7 +63,6 @@ class Group:
         prompt: the prompt batch.
         config: of the model.
         limits: of the answers.
-        stages: collects the time of statistics, choice and merge.
     """
 
     def __init__(
@@ -73,12 +71,11 @@ class Group:
         prompt: Prompt,
         config: PretrainedConfig,
         limits: Limits,
-        stages: Stages | None,
     ) -> None:
         self.strategies = strategies
         self.prompt = prompt
         self.limits = limits
-        self.cache = SweepCache(strategies, prompt, config, limits.max_new_tokens - 1, stages=stages)
+        self.cache = SweepCache(strategies, prompt, config, limits.max_new_tokens - 1)
         self.rows = list(self.cache.rows)
         self.answers = Answers(len(self.rows), limits.ends)
         self.steps = 0

@@ -8,7 +8,6 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from lookm.answers import first_difference
-from lookm.compression import Stages
 from lookm.context import led
 from lookm.decoder import decoder_of
 from lookm.errors import LookmError
@@ -32,7 +31,6 @@ def generate_sweep(
     eos_token_ids: Collection[int] = (),
     memory_limit: int | None = None,
     cuda_graph: bool = False,
-    stages: Stages | None = None,
 ) -> list[SweepRow]:
     """Greedy answers under many strategies: the prompts are encoded once, and all rows are decoded as one batch.
 
@@ -52,7 +50,6 @@ def generate_sweep(
         memory_limit: bytes that the rows' caches may take; None: 80 % of the device's free memory.
         cuda_graph: capture the decode step as a CUDA graph (on a CPU the same step is called without one), where the
             generation configuration leaves the choice plainly greedy.
-        stages: collects the time of statistics, choice and merge.
 
     Returns:
         One row a strategy, in their order.
@@ -74,7 +71,7 @@ def generate_sweep(
     needed = estimate_bytes(model.config, model.dtype, strategies, images, max_new_tokens)
     ends = {"eos_token_id": list(eos_token_ids)} if eos_token_ids else {}
     groups = [[strategies[index] for index in group] for group in fitting_groups(needed, limit)]
-    sweep = _Sweep(groups, prompt, static=cuda_graph, stages=stages)
+    sweep = _Sweep(groups, prompt, static=cuda_graph)
     with led(decoder):
         model.generate(  # type: ignore[operator]
             **inputs,
@@ -110,10 +107,9 @@ class _Sweep:
         prompt: Prompt,
         *,
         static: bool,
-        stages: Stages | None,
     ) -> None:
         self.groups, self.prompt = groups, prompt
-        self.static, self.stages = static, stages
+        self.static = static
         self.rows: list[SweepRow] = []
 
     def run(
@@ -135,7 +131,7 @@ class _Sweep:
             static=self.static,
         )
         for strategies in self.groups:
-            group = Group(strategies, self.prompt, model.config, limits, self.stages)
+            group = Group(strategies, self.prompt, model.config, limits)
             group.run(model, input_ids, LogitsProcessorList(map(copy, logits_processor)), model_kwargs)
             self.rows += group.results()
         return input_ids

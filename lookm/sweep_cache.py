@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from lookm.buckets import Bucket, bucket_cost, decode_rows, divide
-from lookm.compression import CompressedRow, Stages, compress_many
+from lookm.compression import CompressedRow, compress_many
 from lookm.errors import BudgetError, LookmError
 from lookm.layer import Layer
 from lookm.prompt import Prompt
@@ -93,7 +93,6 @@ class SweepCache(PromptCache):
         prompt: the batch.
         config: of the model.
         new_tokens: slots for decoding in every row.
-        stages: collects the time of statistics, choice and merge.
 
     Attributes:
         rows: of the decode batch, in its order.
@@ -107,8 +106,6 @@ class SweepCache(PromptCache):
         prompt: Prompt,
         config: PretrainedConfig,
         new_tokens: int,
-        *,
-        stages: Stages | None = None,
     ) -> None:
         super().__init__(prompt, config, SweepLayer, strategies)
         self.sweep_layers = {i: layer for i, layer in enumerate(self.layers) if isinstance(layer, SweepLayer)}
@@ -118,7 +115,6 @@ class SweepCache(PromptCache):
         self.compressing = Stopwatch()
         self.prefill_end: Mark | None = None
         self.token_bytes = 0
-        self._stages = stages
         self._step = 0
         self._plans: dict[tuple[int, ...], _Plan] = {}
         self._kept: dict[int, tuple[int, ...]] = {}
@@ -183,7 +179,7 @@ class SweepCache(PromptCache):
         for prompt_row, full in enumerate(rows):
             places = [place for place, row in enumerate(self.rows) if row.prompt_row == prompt_row]
             strategies = [self.strategies[self.rows[place].strategies[0]] for place in places]
-            for place, row in zip(places, compress_many(strategies, full, stages=self._stages), strict=True):
+            for place, row in zip(places, compress_many(strategies, full), strict=True):
                 compressed[place] = row
         made = [row for row in compressed if row is not None]
         self._kept[layer_index] = tuple(row.keys.shape[1] for row in made)

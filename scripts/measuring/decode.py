@@ -23,8 +23,7 @@ from lookm.prompt import Prompt
 from lookm.step import DecodeStep, StaticStep
 from lookm.sweep_cache import SweepCache
 
-from .clock import elapsed_ms, summary
-from .workplace import Workplace, attempted
+from .workplace import Workplace, attempted, elapsed_ms, summary
 
 BUDGETS = (1.0, 0.2, 0.05)
 PAPER = shipped("benchmarks/paper", "results/paper") / "efficiency.csv"

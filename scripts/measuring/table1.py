@@ -13,9 +13,7 @@ from lookm import Strategy, SweepRow, generate_sweep, load_strategy, look_once
 from lookm.registry import PAPER_ROWS
 from lookm.sweep import first_differences
 
-from .clock import in_turns
-from .shapes import prompt_ids
-from .workplace import Workplace, attempted
+from .workplace import Workplace, attempted, in_turns, prompt_ids
 
 
 def single_run(model: PreTrainedModel, inputs: Mapping[str, Tensor], strategy: Strategy, new_tokens: int) -> SweepRow:

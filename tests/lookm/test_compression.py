@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lookm import Strategy, load_strategy
-from lookm.compression import CompressedRow, Stages, compress_many
+from lookm.compression import CompressedRow, compress_many
 from lookm.errors import BudgetError
 from lookm.layer import Layer
 from tests.lookm.layers import budgets, compressed, layers, random_layer
@@ -99,14 +99,3 @@ def test_one_broken_promise_among_many_is_an_error() -> None:
 
     with pytest.raises(BudgetError, match="careless kept"):
         compress_many([load_strategy("h2o"), Careless(name="careless")], random_layer(50))
-
-
-def test_stages_collect_where_the_time_went() -> None:
-    stages = Stages()
-    for _ in range(2):
-        strategies = [load_strategy("tp_pmerge"), load_strategy("snapkv")]
-        compress_many(strategies, random_layer(200, runs=[20, 150]), stages=stages)
-    assert len(stages.statistics.spans) == len(stages.choice.spans) == 2
-    assert len(stages.merge.spans) == 4  # of the two kept sets apart
-    for stage in (stages.statistics, stages.choice, stages.merge):
-        assert stage.milliseconds() > 0
