@@ -22,6 +22,7 @@ from benchmarks.evaluation.results import summary_of
 from benchmarks.evaluation.summary import Summary
 from benchmarks.files import write_text
 from benchmarks.guard import Status, guarded
+from benchmarks.tables.table import Row, Table, as_text, percent
 from lookm.registry import strategy_names
 
 from . import run
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     status, summaries = run_strategies(strategy_names(), options.overrides, quiet=True)
     if summaries:
-        text = leaderboard(summaries, options.tasks.split(","))
+        text = as_text(leaderboard(summaries, options.tasks.split(",")))
         print(text)
         if options.output:
             write_text(options.output, f"{text}\n")
@@ -65,35 +66,23 @@ def run_strategies(names: Sequence[str], overrides: Sequence[str], *, quiet: boo
     return status, [summary_of(settings) for settings in compose_jobs(rows)]
 
 
-def leaderboard(summaries: Sequence[Summary], tasks: Sequence[str]) -> str:
-    """The table as text: a line a strategy, best mean first, chance where it belongs."""
+def leaderboard(summaries: Sequence[Summary], tasks: Sequence[str]) -> Table:
+    """A line a strategy, best mean first, chance where it belongs."""
     first = summaries[0]
     full = next((item.mean.kept_bytes for item in summaries if not item.settings.compresses), None)
-    rows = [("strategy", "mean", *tasks, "bytes %", "changed %"), *(_line(item, tasks, full) for item in summaries)]
-    chances = {row.task: row.chance for row in (*first.rows, first.mean)}
-    rows.append(("chance", *(_percent(chances.get(task)) for task in ("mean", *tasks)), "", ""))
-    rows[1:] = sorted(rows[1:], key=lambda row: -float(row[1].replace("–", "-1")))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for name, *cells in rows:
-        numbers = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *numbers]).rstrip())
+    for item in summaries:
+        scores = {row.task: row.scores.get("official") for row in (*item.rows, item.mean)}
+        share = item.mean.kept_bytes / full if item.mean.kept_bytes and full else None
+        lines.append((item.settings.strategy.name, scores, (percent(share), percent(item.mean.changed))))
+    lines.append(("chance", {row.task: row.chance for row in (*first.rows, first.mean)}, ("", "")))
+    lines.sort(key=lambda line: line[1].get("mean") or 0.0, reverse=True)
+    columns = ("mean", *tasks)
+    rows = [Row((name, *(percent(scores.get(column)) for column in columns), *costs)) for name, scores, costs in lines]
     strategy = next((item.settings.strategy for item in summaries if item.settings.compresses), None)
     budget = f"α {strategy.alpha1:g} + {strategy.alpha2:g} · " if strategy else ""
     title = f"{first.model_label} · {first.settings.benchmark.label} · {budget}{first.mean.n} samples · scores in %"
-    return "\n".join([title, "", lines[0], "─" * len(lines[0]), *lines[1:]])
-
-
-def _line(summary: Summary, tasks: Sequence[str], full_bytes: float | None) -> tuple[str, ...]:
-    mean = summary.mean
-    scores = {row.task: row.scores.get("official") for row in (*summary.rows, mean)}
-    share = mean.kept_bytes / full_bytes if mean.kept_bytes and full_bytes else None
-    numbers = [*(scores.get(task) for task in ("mean", *tasks)), share, mean.changed]
-    return summary.settings.strategy.name, *map(_percent, numbers)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"
+    return Table(title, ("strategy", *columns, "bytes %", "changed %"), tuple(rows))
 
 
 if __name__ == "__main__":

@@ -27,17 +27,14 @@ def main(argv: list[str] | None = None) -> int:
         "--heat", choices=("auto", "yes", "no"), default="auto",
         help="run the model again to draw what was kept: auto does for small local weights (default: auto)",
     )  # fmt: skip
-    parser.add_argument(
-        "--picture", type=Path, help="also take a PNG of its first screen, with a chromium that is here"
-    )
     options = parser.parse_args(argv)
     size = write(options)
-    print(f"written: {options.output} ({size / 2**20:.1f} MiB)" + (f", {options.picture}" if options.picture else ""))
+    print(f"written: {options.output} ({size / 2**20:.1f} MiB)")
     return 0
 
 
 def write(options: argparse.Namespace) -> int:
-    """Write the page, and its picture where one is asked for; returns the page's size in bytes.
+    """Write the page; returns its size in bytes.
 
     Raises:
         LookmError: no runs, unknown samples, or a folder that cannot be written to.
@@ -61,10 +58,6 @@ def write(options: argparse.Namespace) -> int:
         write_text(options.output, html)
     except OSError as error:
         raise LookmError(f"{options.output} cannot be written ({error.strerror}); choose another --output") from None
-    if options.picture is not None:
-        from benchmarks.report.picture import photograph
-
-        photograph(options.output, options.picture)
     return len(html.encode())
 
 

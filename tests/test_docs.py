@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lookm.registry import strategy_names
-from scripts import kept
+from scripts import pictures
 from scripts.command import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,7 +86,7 @@ def test_what_the_picture_of_kept_tokens_says_is_what_the_command_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert kept.main(["--output", "kept.png", "device=cpu"]) == 0
+    assert pictures.main(["kept", "--output", "kept.png", "device=cpu"]) == 0
     shares = [line for line in capsys.readouterr().out.splitlines() if " of the image tokens" in line]
     assert shares
     assert shares == [line for line in PAGES["results"].splitlines() if " of the image tokens" in line]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,25 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TEXT, IMAGE, INK = "#c2410c", "#1d6fb8", "#333333"
-_MOST_PANELS, _MOST_BARS, _BAR = 4, 12, 0.24
-_ALIKE = "images, if all tokens were looked at alike"
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """Whose queries: the third number of `AttentionMap.to_images`, and how it is drawn."""
-
-    name: str
-    offset: float
-    hatch: str
-    colour: str
-
-
-KINDS = (
-    _Kind("all queries", -0.27, "", INK),
-    _Kind("text queries", 0.0, "///", TEXT),
-    _Kind("image queries", 0.27, "...", IMAGE),
-)
+KINDS = (("all queries", INK), ("text queries", TEXT), ("image queries", IMAGE))
+"""Whose queries: the third index of `AttentionMap.to_images`, and how it is drawn."""
+_MOST_PANELS = 4
 
 
 def modality_edges(is_image: Tensor, cells: int) -> tuple[int, ...]:
@@ -47,12 +30,9 @@ def modality_edges(is_image: Tensor, cells: int) -> tuple[int, ...]:
         is_image: (L,) bool.
         cells: how many even cells the prompt would have; there are a few more, since none mixes text and images.
     """
-    length = is_image.numel()
-    longest = max(1, -(-length // cells))
-    kinds = is_image.tolist()
-    borders = [0, *(place for place in range(1, length) if kinds[place] != kinds[place - 1]), length]
+    longest = max(1, -(-is_image.numel() // cells))
     edges = [0]
-    for start, end in pairwise(borders):
+    for start, end, _ in _stretches(is_image):
         parts = -(-(end - start) // longest)
         edges += [start + (end - start) * part // parts for part in range(1, parts + 1)]
     return tuple(edges)
@@ -119,65 +99,36 @@ def _draw_map(
     shown = cells.clamp(min=limits[0]).numpy()
     mesh = axes.pcolormesh(edges, edges, shown, cmap="magma_r", norm=LogNorm(*limits), rasterized=True)
     width = length * 0.035
-    for start, end, image in _runs(is_image):
+    for start, end, image in _stretches(is_image):
         colour = IMAGE if image else TEXT
         axes.fill_between([start, end], -width, 0, color=colour, linewidth=0)
         axes.fill_betweenx([start, end], -width, 0, color=colour, linewidth=0)
     axes.set(xlim=(-width, length), ylim=(length, -width), aspect="equal", xlabel="key position")
     axes.xaxis.label.set_fontsize(9)
     axes.tick_params(labelsize=7)
-    for spine in ("top", "right"):
-        axes.spines[spine].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
     return mesh
 
 
 def _draw_shares(axes: Axes, maps: Sequence[AttentionMap]) -> None:
-    """What images receive in each layer, by whose queries look: stacked bars, or lines where the layers are many."""
-    for kind in range(len(KINDS)):
+    """What images receive in each layer, by whose queries look, beside what they would if all tokens were alike."""
+    layers = range(1, len(maps) + 1)
+    for kind, (name, colour) in enumerate(KINDS):
         images = [100 * float(attention.to_images[:, kind].mean()) for attention in maps]
-        alike = 100 * float(maps[0].visible_images[kind])
-        if len(maps) > _MOST_BARS:
-            layers = range(1, len(maps) + 1)
-            axes.plot(layers, images, color=KINDS[kind].colour, marker="o", markersize=3, label=KINDS[kind].name)
-            axes.axhline(alike, color=KINDS[kind].colour, linestyle="--", linewidth=1)
-        else:
-            _draw_bars(axes, [layer + 1 + KINDS[kind].offset for layer in range(len(maps))], images, alike, kind)
-    axes.set(ylim=(0, 100), xlim=(0.4, len(maps) + 0.6), xlabel="layer", ylabel="share of attention, %")
+        axes.plot(layers, images, color=colour, marker="o", markersize=4, label=name)
+        axes.axhline(100 * float(maps[0].visible_images[kind]), color=colour, linestyle="--", linewidth=1)
+    axes.plot([], [], color="grey", linestyle="--", label="if all tokens were looked at alike")
+    axes.set(ylim=(0, 100), xlim=(0.4, len(maps) + 0.6), xlabel="layer", ylabel="attention that images receive, %")
     axes.set_xticks(range(1, len(maps) + 1, 1 if len(maps) <= 16 else 4))
     axes.tick_params(labelsize=8)
-    for spine in ("top", "right"):
-        axes.spines[spine].set_visible(False)
-    _draw_legend(axes, lines=len(maps) > _MOST_BARS)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, ncols=2, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
-def _draw_bars(axes: Axes, places: Sequence[float], images: Sequence[float], alike: float, kind: int) -> None:
-    hatch, text = KINDS[kind].hatch, [100 - share for share in images]
-    axes.bar(places, images, color=IMAGE, width=_BAR, edgecolor="white", hatch=hatch, linewidth=0.6)
-    axes.bar(places, text, bottom=images, color=TEXT, width=_BAR, edgecolor="white", hatch=hatch, linewidth=0.6)
-    for place in places:
-        axes.plot([place - _BAR / 2, place + _BAR / 2], [alike, alike], color="black", linewidth=1.6)
-
-
-def _draw_legend(axes: Axes, *, lines: bool) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    handles: list[Patch | Line2D] = []
-    if lines:
-        handles += [Line2D([], [], color=kind.colour, marker="o", markersize=3, label=kind.name) for kind in KINDS]
-        handles.append(Line2D([], [], color="grey", linestyle="--", label=_ALIKE))
-    else:
-        handles += [Patch(color=TEXT, label="received by text"), Patch(color=IMAGE, label="received by images")]
-        handles.append(Line2D([], [], color="black", linewidth=1.6, label=_ALIKE))
-        handles += [Patch(facecolor="#999999", edgecolor="white", hatch=k.hatch, label=k.name) for k in KINDS]
-    columns = 2 if lines else 3
-    axes.legend(
-        handles=handles, fontsize=8, ncols=columns, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0)
-    )
-
-
-def _runs(is_image: Tensor) -> list[tuple[int, int, bool]]:
-    """Stretches of one kind: start, end, whether of image tokens."""
-    kinds = is_image.tolist()
-    borders = [0, *(place for place in range(1, len(kinds)) if kinds[place] != kinds[place - 1]), len(kinds)]
-    return [(start, end, kinds[start]) for start, end in pairwise(borders)]
+def _stretches(is_image: Tensor) -> Iterator[tuple[int, int, bool]]:
+    """Runs of tokens of one kind: start, end, whether of images."""
+    start = 0
+    for image, run in groupby(is_image.tolist()):
+        end = start + len(list(run))
+        yield start, end, image
+        start = end

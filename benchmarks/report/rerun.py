@@ -6,7 +6,6 @@ import base64
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from benchmarks.report.groups import Budget, Group, Row
 from benchmarks.report.samples import SampleView, answers_of, image_source, plain_view
 from lookm.errors import LookmError
 from lookm.kept import KeptPositions, image_spans, kept_positions, token_grid
+from lookm.models.source import weights_folder
 
 if TYPE_CHECKING:
     from lookm.models.backbone import Backbone
@@ -46,7 +46,7 @@ def load_model(group: Group, *, any_size: bool) -> Backbone:
     run = group.rows[0].run
     # What decides the answers is in the configuration; the fields that do not are as the last session had them.
     fields = {**_resolved(run, "model"), **{k: v for k, v in run.configuration["model"].items() if k != "name"}}
-    folder = _folder(fields)
+    folder = weights_folder(fields)
     if not any_size and (folder is None or _bytes_in(folder) > _SMALL):
         raise LookmError("the model has no small weights in a folder here, and was not run again; --heat yes does")
     if folder is not None and run.about.get("weights") not in (None, weights_digest(folder)):
@@ -161,14 +161,6 @@ def _resolved(run: RunFolder, group: str) -> dict[str, Any]:
         if session.get("resolved", {}).get(group):
             return dict(session["resolved"][group])
     return {}
-
-
-def _folder(fields: dict[str, Any]) -> Path | None:
-    """The model's local folder: its `path`, or what its loader's module calls SHIPPED."""
-    path = fields.get("path")
-    if path is None:
-        path = getattr(import_module(str(fields["_target_"]).rpartition(".")[0]), "SHIPPED", None)
-    return Path(str(path)) if path is not None and Path(str(path)).is_dir() else None
 
 
 def _bytes_in(folder: Path) -> int:

@@ -5,11 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.container import BarContainer
 
 from benchmarks.report.attention_figure import draw_attention, modality_edges
 from lookm.attention_map import AttentionMap, attention_map
-from scripts.attention import main
+from scripts.pictures import main
 
 
 @given(layout=st.lists(st.booleans(), min_size=1, max_size=200), cells=st.integers(1, 50))
@@ -33,17 +32,16 @@ def maps(layers: int) -> tuple[list[AttentionMap], torch.Tensor]:
     ], is_image
 
 
-def test_bars_are_what_images_and_text_receive() -> None:
+def test_lines_are_what_images_receive() -> None:
     found, is_image = maps(3)
     figure = draw_attention(found, is_image, "a title")
-    bars = [artist for axes in figure.axes for artist in axes.containers if isinstance(artist, BarContainer)]
-    for kind in range(3):
+    lines = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    for kind, name in enumerate(("all queries", "text queries", "image queries")):
         expected = [100 * float(layer.to_images[:, kind].mean()) for layer in found]
-        assert [bar.get_height() for bar in bars[2 * kind]] == pytest.approx(expected)
-        assert [bar.get_height() for bar in bars[2 * kind + 1]] == pytest.approx([100 - share for share in expected])
+        assert list(lines[name].get_ydata()) == pytest.approx(expected)  # type: ignore[call-overload]
 
 
-def test_deep_models_get_four_maps_and_lines() -> None:
+def test_deep_models_get_four_maps() -> None:
     found, is_image = maps(20)
     figure = draw_attention(found, is_image, "a title")
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
@@ -57,7 +55,7 @@ def test_the_command_draws_a_sample_and_says_what_images_receive(
 ) -> None:
     small = ["benchmark.samples=2", "benchmark.most_images=14", f"data_dir={tmp_path}"]
     output = tmp_path / "new" / "attention.png"
-    assert main(["--sample", "MiniTextNeedleInAHaystack/1", "--output", str(output), *small]) == 0
+    assert main(["attention", "--sample", "MiniTextNeedleInAHaystack/1", "--output", str(output), *small]) == 0
     assert output.read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in output.parent.iterdir()] == ["attention.png"]
     printed = capsys.readouterr().out
@@ -79,7 +77,7 @@ def test_wrong_input_is_one_line(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ["benchmark.samples=2", "benchmark.most_images=14", f"data_dir={tmp_path}"]
-    assert main([*arguments, *small]) == 2
+    assert main(["attention", *arguments, *small]) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith(f"error: {message}")
     assert printed.err.count("\n") == 1

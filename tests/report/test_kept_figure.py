@@ -9,7 +9,7 @@ from benchmarks.evaluation.examples import ModelView
 from benchmarks.report.kept_figure import draw_kept, heat
 from lookm import load_strategy
 from lookm.kept import KeptPositions
-from scripts.kept import main
+from scripts.pictures import main
 
 # Two images of 2 × 2 tokens among words.
 IS_IMAGE = torch.tensor([False, True, True, True, True, False, True, True, True, True, False])
@@ -44,7 +44,7 @@ def test_one_line_a_strategy_with_its_words_and_pictures() -> None:
 def test_command_draws_and_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["benchmark.samples=1", "benchmark.most_images=14", f"data_dir={tmp_path}"]
     output = tmp_path / "kept.png"
-    assert main(["--strategies", "tp,full", "--layer", "2", "--output", str(output), *small]) == 0
+    assert main(["kept", "--strategies", "tp,full", "--layer", "2", "--output", str(output), *small]) == 0
     assert output.read_bytes().startswith(b"\x89PNG")
     told = capsys.readouterr().out
     assert "tp         keeps 100.0% of the text" in told
@@ -54,7 +54,7 @@ def test_command_draws_and_says_what_is_kept(tmp_path: Path, capsys: pytest.Capt
         (["--strategies", "nope"], "strategy 'nope' is unknown"),
         (["--output", "kept.doc"], "--output kept.doc is no picture"),
     ]:
-        assert main([*arguments, *small]) == 2
+        assert main(["kept", *arguments, *small]) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"error: {message}")
         assert error.count("\n") == 1

@@ -14,7 +14,6 @@ from PIL import Image
 from benchmarks.evaluation.store import find_runs
 from benchmarks.report.groups import Group, gather
 from benchmarks.report.page import make_parts, render, script_json
-from benchmarks.report.picture import photograph
 from benchmarks.report.rerun import kept_data, load_model
 from benchmarks.report.samples import data_uri
 from benchmarks.tables import cells as cells_module
@@ -265,17 +264,3 @@ def test_page_prints_in_light_colours(browser: Any, page_file: Path) -> None:
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert page.evaluate("document.documentElement.dataset.theme") is None
     assert trouble == []
-
-
-def test_picture_of_the_page_and_what_may_be_wrong_with_it(
-    page_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(LookmError, match=r"report\.jpg is no PNG"):
-        photograph(page_file, tmp_path / "report.jpg")
-    if CHROMIUM.exists():
-        photograph(page_file, tmp_path / "new" / "report.png", width=640, height=400)
-        with Image.open(tmp_path / "new" / "report.png") as picture:
-            assert picture.size == (640, 400)
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(LookmError, match="--picture needs one of chromium"):
-        photograph(page_file, tmp_path / "report.png")
