@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lookm.compression import CompressedRow, compress, compress_rows
+    from lookm.compression import compress, compress_rows
     from lookm.errors import BudgetError, LookmError
     from lookm.generation import look_once
     from lookm.registry import load_strategy, strategy_names
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BudgetError": "errors",
-    "CompressedRow": "compression",
+    "CompressedRow": "storage.rows",
     "LookmError": "errors",
     "Report": "report",
     "Session": "session",

@@ -6,7 +6,6 @@ what the strategy gets alone: nothing that is computed for one strategy depends 
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -19,19 +18,8 @@ from lookm.layer import Layer
 from lookm.merging import Kept
 from lookm.registry import resolve_strategy
 from lookm.statistics import Needs
+from lookm.storage.rows import CompressedRow
 from lookm.strategy import Strategy
-
-
-@dataclass(frozen=True)
-class CompressedRow:
-    """One prompt's cache in one layer: keys (Hkv, K, D), values (Hkv, K, Dv), positions (Hkv, K) int64 ascending.
-
-    Rows that come from one call may share memory with each other and with the full cache: do not write into them.
-    """
-
-    keys: Tensor
-    values: Tensor
-    positions: Tensor
 
 
 def compress(

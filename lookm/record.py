@@ -15,7 +15,7 @@ from lookm.strategy import Strategy
 class LayerSizes:
     """What one layer held of each row: tokens kept, bytes kept, bytes of the whole prompt; or of it as it is."""
 
-    tokens: tuple[int, ...]
+    tokens: tuple[float, ...]
     kept_bytes: tuple[int, ...]
     full_bytes: tuple[int, ...]
     compressed: bool = True

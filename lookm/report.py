@@ -15,7 +15,7 @@ class Report:
         alpha2: nominal share of the important tokens.
         prompt_tokens: tokens of each row, padding not counted.
         image_tokens: image tokens of each row.
-        kept_tokens: prompt tokens left in the cache.
+        kept_tokens: prompt tokens left in the cache, of a head; a mean where heads keep different numbers.
         kept_bytes: their keys and values, in bytes.
         full_bytes: keys and values of the whole prompt, in bytes.
         nominal_budget: α1 + α2 (1 for the full cache).
@@ -35,7 +35,7 @@ class Report:
     alpha2: float
     prompt_tokens: tuple[int, ...]
     image_tokens: tuple[int, ...]
-    kept_tokens: tuple[tuple[int, ...], ...]
+    kept_tokens: tuple[tuple[float, ...], ...]
     kept_bytes: tuple[tuple[int, ...], ...]
     full_bytes: tuple[tuple[int, ...], ...]
     nominal_budget: float
@@ -51,7 +51,7 @@ class Report:
         """Bytes that the prompt's cache takes over those of its full cache, all layers and rows."""
         return sum(map(sum, self.kept_bytes)) / sum(map(sum, self.full_bytes))
 
-    def _compressed(self) -> list[tuple[int, ...]]:
+    def _compressed(self) -> list[tuple[float, ...]]:
         return [kept for index, kept in enumerate(self.kept_tokens) if index not in self.untouched_layers]
 
     def _untouched(self) -> str:
@@ -81,6 +81,6 @@ class Report:
         return "\n".join(lines)
 
 
-def _span(counts: tuple[int, ...]) -> str:
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low}–{high}"
+def _span(counts: tuple[float, ...]) -> str:
+    low, high = (f"{count:g}" for count in (min(counts), max(counts)))
+    return low if low == high else f"{low}–{high}"

@@ -11,13 +11,14 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from lookm.buckets import Bucket, bucket_cost, decode_rows, divide
-from lookm.compression import CompressedRow, compress_many
+from lookm.compression import compress_many
 from lookm.errors import BudgetError, LookmError
 from lookm.layer import Layer
 from lookm.prompt import Prompt
 from lookm.prompt_cache import DecodeAttention, PromptCache
 from lookm.record import LayerSizes
 from lookm.stopwatch import Mark, Stopwatch
+from lookm.storage.rows import CompressedRow
 from lookm.strategy import Strategy
 
 

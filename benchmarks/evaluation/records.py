@@ -32,7 +32,7 @@ class SampleRecord:
         dropped_images, dropped_tokens: what did not fit in the context.
         notes: oddities of the sample that were survived.
         prompt_tokens, image_tokens: prompt length with expanded images, and the part of it that is image tokens.
-        kept_tokens: tokens kept per head, one number per layer.
+        kept_tokens: tokens kept per head, one number per layer; a mean where heads keep different numbers.
         realised_budget: mean over the layers of kept / prompt tokens.
         kept_bytes, full_bytes: key and value bytes after and before compression, all layers.
         answer: the generated text; answer_tokens: its token ids, the closing one included.
@@ -55,7 +55,7 @@ class SampleRecord:
     notes: tuple[str, ...] = ()
     prompt_tokens: int = 0
     image_tokens: int = 0
-    kept_tokens: tuple[int, ...] = ()
+    kept_tokens: tuple[float, ...] = ()
     realised_budget: float | None = None
     kept_bytes: int = 0
     full_bytes: int = 0

@@ -36,8 +36,7 @@ def outcome_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> str:
     with look_once(model, "h2o", alpha1=ALPHA, alpha2=ALPHA) as session:
         compressed = model.generate(**arguments).past_key_values
         report = session.report()
-        kept = copy.copy(compressed)
-        kept.layers = [copy.copy(layer) for layer in compressed.layers]
+        kept = copy.deepcopy(compressed)
         following = _next_logits(model, compressed, inputs)
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
