@@ -64,27 +64,62 @@ def look_once_attention(
     cache = now.cache
     _check(module, query, key, attention_mask, kwargs, now)
     now.attended.add(index)
-    attention_mask = None if cache.layer_is_compressed(index) else attention_mask
-    plain = attention_mask is None and all(kwargs.get(name) is None for name in SOFTMAX)
     if cache.layer_is_compressed(index):
-        attend = None if plain else partial(_decode_exactly, module, scaling, kwargs)
-        return cache.attend(module, index, query, key, value, scaling, attend), None
-    has_rotary = bool(getattr(module, "use_rope", True))
+        return _attend(module, index, query, key, value, scaling, kwargs, cache), None
+    length = cache.prompt.length
+    if not cache.prompt.tail:
+        return _compress(module, index, query, key, value, attention_mask, dropout, scaling, kwargs, cache), None
+    tail = cache.detach_tail(index)
+    q, k, v = (states[:, :, :length] for states in (query, key, value))
+    mask = None if attention_mask is None else attention_mask[..., :length, :length]
+    output = _compress(module, index, q, k, v, mask, dropout, scaling, kwargs, cache)
+    held = cache.update(*tail, index)
+    later = _attend(module, index, query[:, :, length:], *held, scaling, kwargs, cache)
+    return torch.cat([output, later], dim=1), None
+
+
+def _attend(
+    module: nn.Module,
+    index: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    kwargs: dict[str, Any],
+    cache: PromptCache,
+) -> Tensor:
+    """Attention of new tokens on a compressed layer: (B, n, Hq, Dv)."""
+    plain = all(kwargs.get(name) is None for name in SOFTMAX)
+    attend = None if plain else partial(_decode_exactly, module, scaling, kwargs)
+    return cache.attend(module, index, query, key, value, scaling, attend)
+
+
+def _compress(
+    module: nn.Module,
+    index: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    scaling: float | None,
+    kwargs: dict[str, Any],
+    cache: PromptCache,
+) -> Tensor:
+    """The prompt's attention (B, L, Hq, Dv); then its layer is compressed."""
+    plain = mask is None and all(kwargs.get(name) is None for name in SOFTMAX)
+    log_sum_exp: Tensor | None = None
+    statistics: list[Statistics] | None = None
     if not plain:
-        output, statistics = _prefill_exactly(
-            module, query, key, value, attention_mask, dropout, scaling, kwargs, cache
-        )
-        cache.compress(
-            index, cache.prompt_layers(index, query, scaling, None, statistics, plain=False, rotary=has_rotary)
-        )
-        return output, None
-    if dropout == 0 and one_pass.serves(query) and any(needs != Needs() for needs in cache.row_needs):
+        output, statistics = _prefill_exactly(module, query, key, value, mask, dropout, scaling, kwargs, cache)
+    elif dropout == 0 and one_pass.serves(query) and any(needs != Needs() for needs in cache.row_needs):
         output, statistics = _prefill_with_statistics(query, key, value, cache, scaling)
-        cache.compress(index, cache.prompt_layers(index, query, scaling, None, statistics, rotary=has_rotary))
-        return output, None
-    output, log_sum_exp = _prefill(module, query, key, value, cache.prompt.starts, dropout, scaling)
-    cache.compress(index, cache.prompt_layers(index, query, scaling, log_sum_exp, None, rotary=has_rotary))
-    return output, None
+    else:
+        output, log_sum_exp = _prefill(module, query, key, value, cache.prompt.starts, dropout, scaling)
+    has_rotary = bool(getattr(module, "use_rope", True))
+    rows = cache.prompt_layers(index, query, scaling, log_sum_exp, statistics, plain=plain, rotary=has_rotary)
+    cache.compress(index, rows)
+    return output
 
 
 def _check(
@@ -154,7 +189,7 @@ def _decode_exactly(
     value: Tensor,
     mask: Tensor | None,
 ) -> Tensor:
-    """The model's own attention of new tokens: (rows, 1, Hq, Dv)."""
+    """The model's own attention of new tokens: (rows, n, Hq, Dv)."""
     output: Tensor = original_attention(module)(module, query, key, value, mask, scaling=scaling, **kwargs)[0]
     return output
 
@@ -226,7 +261,13 @@ def look_once_mask(
     now = forward_pass()
     given = {"mask_function": mask_function, "allow_is_causal_skip": allow_is_causal_skip, "config": config}
     if now is not None and now.cache is not None and kwargs.get("local_size") is None:
-        if now.cache.get_seq_length() > 0 or (mask_function is causal_mask_function and allow_is_causal_skip):
+        causal = mask_function is causal_mask_function and allow_is_causal_skip
+        if not causal and now.new_images:
+            raise LookmError(
+                "the model's images see each other in both directions, which look_once knows of a prompt only; "
+                "show all images before the prompt is compressed"
+            )
+        if now.cache.get_seq_length() > 0 or causal:
             return None
         given |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     return ALL_MASK_ATTENTION_FUNCTIONS[original_name(config._attn_implementation)](**{**kwargs, **given})

@@ -1,8 +1,11 @@
 """The key/value cache that is compressed once, layer by layer, while the prompt is encoded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.cache_utils import DynamicLayer
@@ -19,9 +22,6 @@ from lookm.storage.base import Plain, Storage
 from lookm.storage.stored import Stored
 from lookm.strategy import Strategy
 
-NEW_TOKENS = 64
-"""Slots that are made at once for tokens to come, so that the cache is not copied for each of them."""
-
 
 class CompressedLayer(DynamicLayer):
     """One layer: full while its prompt is encoded, then what the strategy left, as it is stored, and the new tokens.
@@ -29,6 +29,8 @@ class CompressedLayer(DynamicLayer):
     Attributes:
         seen: tokens that were encoded.
         stored: what is held once the prompt was compressed; None before.
+        later: tokens that came after the prompt; they can be cropped.
+        padding: (B, later) bool, which of them are none; None: all are tokens.
     """
 
     is_croppable = False
@@ -36,6 +38,8 @@ class CompressedLayer(DynamicLayer):
     def __init__(self) -> None:
         self.seen = 0
         self.stored: Stored | None = None
+        self.later = 0
+        self.padding: Tensor | None = None
         self._full: tuple[Tensor | None, Tensor | None] = None, None
         self._valid: Tensor | None = None
         super().__init__()
@@ -61,20 +65,47 @@ class CompressedLayer(DynamicLayer):
     @property
     def valid(self) -> Tensor | None:
         """Which slots hold a token, (B, K) or (B, Hkv, K) bool; None: all."""
-        return None if self.stored is None else self.stored.states().valid
+        return None if self.stored is None else self._without_padding(self.stored.states().valid)
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        *args: object,
+        padding: Tensor | None = None,
+        **kwargs: object,
     ) -> tuple[Tensor, Tensor]:
-        """Hold a prompt's keys and values (B, Hkv, L, D), or append those of new tokens; returns all that is held."""
+        """Hold a prompt's keys and values (B, Hkv, L, D), or append those of new tokens; returns all that is held.
+
+        Of n new tokens `padding` (B, n) bool says which are none.
+        """
         self.seen += key_states.shape[-2]
         if self.stored is None:
             self.lazy_initialization(key_states, value_states)
             self._full = key_states, value_states
             return key_states, value_states
         self.stored.append(key_states, value_states)
-        keys, values, self._valid = self.stored.states()
+        self._note_padding(padding, key_states)
+        keys, values, valid = self.stored.states()
+        self._valid = self._without_padding(valid)
         return keys, values
+
+    def _note_padding(self, padding: Tensor | None, new: Tensor) -> None:
+        """Remember which of the new tokens (B, Hkv, n, D) are padding."""
+        rows, n = new.shape[0], new.shape[2]
+        if padding is not None and self.padding is None:
+            self.padding = padding.new_zeros(rows, self.later)
+        if self.padding is not None:
+            now = self.padding.new_zeros(rows, n) if padding is None else padding
+            self.padding = torch.cat([self.padding, now], dim=1)
+        self.later += n
+
+    def _without_padding(self, valid: Tensor | None) -> Tensor | None:
+        """Which slots hold a token, given which ones do by the storage, (B, K) or (B, Hkv, K) bool or None for all."""
+        if self.padding is None or self.stored is None:
+            return valid
+        tokens = F.pad(~self.padding, (self.stored.length - self.later, 0), value=True)
+        return tokens if valid is None else valid & (tokens[:, None] if valid.ndim == 3 else tokens)
 
     def get_seq_length(self) -> int:
         """Tokens seen, so that positions go on after the prompt's."""
@@ -100,44 +131,77 @@ class CompressedLayer(DynamicLayer):
         )
 
     def decode_mask(self, query: Tensor) -> Tensor | None:
-        """What one new query of each row, (B, Hq, 1, D), sees of all that the last `update` returned.
+        """What the new queries of each row, (B, Hq, n, D), see of all that the last `update` returned.
 
         Returns:
-            (B, 1, 1, K) bool, or (B, Hq, 1, K) where heads hold different numbers of tokens; None where all see all.
+            (B or 1, 1, n, K) bool, or (B, Hq, n, K) where heads hold different numbers of tokens: what is no padding,
+            and of each other what came before; None where all see all.
         """
-        if self._valid is None:
-            return None
-        heads = self._valid if self._valid.ndim == 3 else self._valid[:, None]
-        groups = query.shape[1] // heads.shape[1] if heads.shape[1] > 1 else 1
-        return heads.repeat_interleave(groups, dim=1)[:, :, None]
+        n, mask = query.shape[2], None
+        if self._valid is not None:
+            heads = self._valid if self._valid.ndim == 3 else self._valid[:, None]
+            groups = query.shape[1] // heads.shape[1] if heads.shape[1] > 1 else 1
+            mask = heads.repeat_interleave(groups, dim=1)[:, :, None]
+        if n == 1 or self.stored is None:
+            return mask
+        slots = torch.arange(self.stored.length, device=query.device)
+        own = slots[-n:, None]  # [n, 1]
+        if mask is None:
+            return (slots <= own)[None, None]
+        return mask & (slots <= own) | (slots == own)  # padding sees itself, so that its softmax is finite
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Refused: evicted tokens cannot come back."""
-        raise LookmError("a compressed cache cannot be cropped; assisted decoding is not available inside look_once")
+        """Take the last −tokens_to_remove tokens away again.
+
+        Raises:
+            LookmError: if they are the prompt's, of which evicted tokens cannot come back.
+        """
+        n = abs(tokens_to_remove)
+        if n == 0 or self.stored is None:
+            return
+        if tokens_to_remove > 0 or n > self.later:
+            raise LookmError(
+                f"a compressed cache can be cropped by the {self.later} tokens that came after its prompt, not by {n}; "
+                "encode the prompt again"
+            )
+        self.stored.crop(n)
+        self.seen, self.later = self.seen - n, self.later - n
+        self.padding = None if self.padding is None else self.padding[:, :-n]
 
     def reset(self) -> None:
         """Forget everything."""
-        self.seen, self.stored, self._valid = 0, None, None
+        self.seen, self.later, self.stored, self.padding, self._valid = 0, 0, None, None, None
         super().reset()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Take the rows `beam_idx`, as beam search does."""
         if self.stored is not None:
-            self.stored.select(beam_idx.to(self.device))
+            self._select(beam_idx.to(self.device))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row."""
         if self.stored is not None:
-            self.stored.select(torch.arange(self.stored.batch, device=self.device).repeat_interleave(repeats))
+            self._select(torch.arange(self.stored.batch, device=self.device).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep only the rows `indices`."""
         if self.stored is not None:
-            self.stored.select(torch.arange(self.stored.batch, device=self.device)[indices.to(self.device)])
+            self._select(torch.arange(self.stored.batch, device=self.device)[indices.to(self.device)])
+
+    def _select(self, rows: Tensor) -> None:
+        assert self.stored is not None
+        self.stored.select(rows)
+        self.padding = None if self.padding is None else self.padding.index_select(0, rows)
 
 
 class LookOnceCache(PromptCache):
-    """The cache of one prompt batch under one strategy."""
+    """The cache of one prompt batch under one strategy; it goes on with any number of new tokens at once.
+
+    Attributes:
+        record: sizes and times.
+        padding: (B, n) bool, which of the present forward pass's new tokens are none; None: all are tokens.
+        rope_deltas: what models with several position axes add to positions after the prompt (B, 1), or None.
+    """
 
     def __init__(
         self, strategy: Strategy, prompt: Prompt, config: PretrainedConfig, storage: Storage | None = None
@@ -146,6 +210,41 @@ class LookOnceCache(PromptCache):
         self.strategy, self.storage = strategy, storage or Plain()
         image_tokens = torch.stack([is_image.sum() for is_image in self.row_is_image])
         self.record = PromptRecord(strategy, prompt.row_lengths(), image_tokens, [None] * len(self.layers))
+        self.padding: Tensor | None = None
+        self.rope_deltas: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LookOnceCache":
+        """A cache to go on with apart from this one; no gradient leads from one to the other."""
+        with_gradient = (value for value in self._tensors() if value.grad_fn is not None)
+        memo.update((id(value), value.detach().clone()) for value in with_gradient)
+        copy = type(self).__new__(type(self))
+        shared = (self.prompt, self.row_is_image, self.row_needs, self.strategy)
+        memo |= {id(self): copy, id(self.record): self.record.again()} | {id(value): value for value in shared}
+        vars(copy).update(deepcopy(vars(self), memo))
+        return copy
+
+    def _tensors(self) -> Iterator[Tensor]:
+        """All that the layers hold."""
+        for layer in self.layers:
+            if isinstance(layer, CompressedLayer):
+                yield from () if layer.stored is None else layer.stored.tensors()
+            else:
+                yield from (value for value in vars(layer).values() if isinstance(value, Tensor))
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if layer_idx not in self.untouched and self.layer_is_compressed(layer_idx):
+            kwargs["padding"] = self.padding
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    def detach_tail(self, layer_index: int) -> tuple[Tensor, Tensor]:
+        layer, n = self._compressed_layer(layer_index), self.prompt.tail
+        keys, values = layer.keys, layer.values
+        assert keys is not None
+        assert values is not None
+        layer.keys, layer.values, layer.seen = keys[:, :, :-n], values[:, :, :-n], layer.seen - n
+        return keys[:, :, -n:], values[:, :, -n:]
 
     def layer_is_compressed(self, layer_index: int) -> bool:
         return self._compressed_layer(layer_index).stored is not None

@@ -40,6 +40,7 @@ class ForwardPass:
         cache: the cache that it fills or reads, once a module was called that takes one.
         entrance: the hooks that began the pass and will end it.
         attended: layers whose attention has been computed in this pass.
+        new_images: whether images are among several new tokens after a compressed prompt.
     """
 
     input_ids: Tensor | None = None
@@ -47,6 +48,7 @@ class ForwardPass:
     cache: "PromptCache | None" = None
     entrance: object | None = None
     attended: set[int] = field(default_factory=set)
+    new_images: bool = False
 
 
 _forward_pass: ContextVar[ForwardPass | None] = ContextVar("lookm_forward_pass", default=None)

@@ -29,6 +29,8 @@ class Prompt:
 
     starts: tuple[int, ...]
     is_image: Tensor
+    tail: int = 0
+    """Tokens that come in the same pass and are no part of the prompt: they are read after its compression."""
 
     @property
     def length(self) -> int:
@@ -77,6 +79,7 @@ def read_prompt(
     inputs_embeds: Tensor | None,
     attention_mask: Tensor | None,
     image_ids: tuple[int, ...],
+    tail: int = 0,
 ) -> Prompt:
     """Find padding and images of a prompt batch.
 
@@ -85,9 +88,10 @@ def read_prompt(
         inputs_embeds: (B, L, width), read for its shape when there are no ids.
         attention_mask: (B, L), 1 for tokens and 0 for left padding, or None for no padding.
         image_ids: as of `image_token_ids`.
+        tail: the last so many tokens are no part of the prompt, and may have padding anywhere.
 
     Raises:
-        LookmError: if images cannot be found, or the mask is not a left-padding mask.
+        LookmError: if images cannot be found, the mask is not a left-padding mask, or nothing is before the tail.
     """
     if input_ids is not None:
         is_image = image_mask(input_ids, image_ids)
@@ -97,7 +101,34 @@ def read_prompt(
         raise LookmError("the model was called with inputs_embeds only; pass input_ids, which show where images are")
     else:
         is_image = torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
-    return Prompt(_row_starts(attention_mask, *is_image.shape), is_image)
+    if tail >= is_image.shape[1] and tail:
+        raise LookmError(f"a prompt of {is_image.shape[1]} tokens has none before the {tail} that are to be read later")
+    length = is_image.shape[1] - tail
+    if attention_mask is not None and attention_mask.shape == is_image.shape:
+        attention_mask = attention_mask[:, :length]
+    return Prompt(_row_starts(attention_mask, is_image.shape[0], length), is_image[:, :length], tail)
+
+
+def padding_of(attention_mask: Tensor | None, new: int, seen: int) -> Tensor | None:
+    """Which of the last `new` tokens are padding, (B, new) bool, or None if none is.
+
+    Args:
+        attention_mask: (B, new) or (B, seen + new), 1 for tokens and 0 for padding; or None.
+        new: how many tokens.
+        seen: how many came before them.
+
+    Raises:
+        LookmError: for a mask of another shape.
+    """
+    if attention_mask is None or attention_mask.ndim != 2:
+        return None
+    if attention_mask.shape[1] not in (new, seen + new):
+        raise LookmError(
+            f"attention_mask has {attention_mask.shape[1]} columns for {new} new tokens after {seen}: it needs "
+            f"{seen + new}, or {new} for the new ones alone"
+        )
+    padding = ~attention_mask[:, -new:].bool()
+    return padding if bool(padding.any()) else None
 
 
 def _row_starts(attention_mask: Tensor | None, rows: int, length: int) -> tuple[int, ...]:

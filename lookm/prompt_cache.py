@@ -97,8 +97,8 @@ class PromptCache(Cache, ABC):
 
     def note_rotary_call(self, call: RotaryCall) -> None:
         """Remember how the prompt is rotated, before its first layer."""
-        if call.position_ids.shape[-1] == self.prompt.length:
-            self._rotary_call = call
+        if call.position_ids.shape[-1] == self.prompt.length + self.prompt.tail:
+            self._rotary_call = call.until(self.prompt.length)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -139,21 +139,25 @@ class PromptCache(Cache, ABC):
         scaling: float | None,
         attention: DecodeAttention | None = None,
     ) -> Tensor:
-        """Attention of one new token of each row on what a compressed layer holds.
+        """Attention of the new tokens of each row on what a compressed layer holds, and causally on each other.
 
         Args:
             module: the attention layer.
             layer_index: its place.
-            query: (B, Hq, 1, D), after the rotary embedding.
+            query: (B, Hq, n, D), after the rotary embedding.
             key: (B, Hkv, held, D), as the layer's `update` returned it.
             value: (B, Hkv, held, Dv), likewise.
             scaling: factor on Q Kᵀ, by default 1 / √D.
-            attention: called where the softmax is not the plain one, with queries, keys, values and a mask (rows, 1, 1,
-                held) that is added to the logits, or None; gives (rows, 1, Hq, Dv).
+            attention: called where the softmax is not the plain one, with queries, keys, values and a mask (rows, 1, n,
+                held) that is added to the logits, or None; gives (rows, n, Hq, Dv).
 
         Returns:
-            (B, 1, Hq, Dv).
+            (B, n, Hq, Dv).
         """
+
+    def detach_tail(self, layer_index: int) -> tuple[Tensor, Tensor]:
+        """Take keys and values (B, Hkv, tail, D) out that a layer holds behind its prompt; `update` puts them back."""
+        raise NotImplementedError
 
     def ready(
         self, layer_index: int, rows: Sequence[Layer], strategies: Sequence[Strategy]

@@ -1,8 +1,9 @@
 """What a prompt batch left behind in numbers: sizes of every layer, times of every stage."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from lookm.errors import BudgetError
@@ -45,6 +46,17 @@ class PromptRecord:
     prefill_end: Mark | None = None
     aside: bool = False
     """Whether the prompt was encoded while another one was being answered, as classifier-free guidance does."""
+
+    def again(self) -> "PromptRecord":
+        """The same sizes for another answer to the prompt, whose steps are still to come."""
+        return replace(self, layers=list(self.layers), steps=self.steps[:1], aside=False)
+
+    def begin_pass(self, new_tokens: int, device: torch.device) -> None:
+        """Note the beginning of a pass; a turn of several tokens begins the count of decode steps anew."""
+        if new_tokens == 1 or not self.steps:
+            self.steps.append(Mark.now(device))
+        else:
+            del self.steps[1:]
 
     def evicted_nothing(self) -> bool:
         """Whether every row is still whole in every layer, though the strategy's budget is smaller."""

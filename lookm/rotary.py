@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -83,6 +83,11 @@ class RotaryCall:
     sin: Tensor
     call: Callable[[Tensor], tuple[Tensor, Tensor]]
     position_ids: Tensor
+
+    def until(self, length: int) -> "RotaryCall":
+        """The same of the first `length` tokens."""
+        cos, sin, positions = self.cos[:, :length], self.sin[:, :length], self.position_ids[..., :length]
+        return replace(self, cos=cos, sin=sin, position_ids=positions)
 
     def of_row(self, row: int, start: int) -> Rotation:
         """The rotation of one row, whose first token is at `start`.

@@ -1,12 +1,12 @@
 """A block of `look_once`: which caches it hands to forward passes, and how the model's modules lead there."""
 
-import inspect
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar, copy_context
 from threading import Condition, get_ident
 from typing import Any, TypeVar
+from weakref import ref
 
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
@@ -14,19 +14,16 @@ from transformers.cache_utils import Cache
 
 import lookm.attention  # noqa: F401  registers the attention function
 from lookm.cache import LookOnceCache
-from lookm.context import ForwardPass, eagerly, forward_pass, led, set_forward_pass
+from lookm.context import ForwardPass, eagerly, forward_pass, led
 from lookm.decoder import decoder_of, image_ids_of, way_to
+from lookm.entrance import Entrance, innermost_session, open_sessions
 from lookm.errors import LookmError
-from lookm.prompt import image_mask, read_prompt
+from lookm.prompt import image_mask, padding_of, read_prompt
 from lookm.record import PromptRecord
 from lookm.report import Report
-from lookm.stopwatch import Mark
 from lookm.strategy import Strategy
 
 T = TypeVar("T")
-
-_open: ContextVar[tuple["Session", ...]] = ContextVar("lookm_open_sessions", default=())
-"""The blocks that this context is in, the innermost last."""
 
 _embedded: ContextVar[tuple[Tensor, Tensor] | None] = ContextVar("lookm_embedded", default=None)
 """The tokens (B, L) that were embedded last, outside a forward pass, and what they became, (B, L, width)."""
@@ -37,6 +34,11 @@ class Session:
 
     A session belongs to its context, as `contextvars` means it: threads that are started in the block do not compress
     unless they are started by way of `run`.
+
+    Attributes:
+        strategy: of the block.
+        question_tokens: the last so many tokens of each prompt are read after its compression, which does not see them:
+            a question that comes later, in the pass of its context. May be set between prompts.
     """
 
     def __init__(
@@ -44,10 +46,13 @@ class Session:
     ) -> None:
         self.strategy = strategy
         self.decoder = decoder_of(model)
+        self.question_tokens = 0
         self.closed = False
         self._model = model
         self._image_ids = image_ids_of(model, image_token_ids)
         self._record: PromptRecord | None = None
+        self._cache: ref[LookOnceCache] | None = None
+        self._counting = next((m for m in way_to(self.decoder, model) if hasattr(m, "rope_deltas")), None)
         self._going_on = Condition()
         self._runs = 0
         self._passes: list[int] = []  # the threads of the forward passes that are going on
@@ -84,7 +89,7 @@ class Session:
             self._runs += 1
         context = copy_context()
         try:
-            context.run(_open.set, (self,))
+            context.run(open_sessions.set, (self,))
             return context.run(function, *args, **kwargs)
         finally:
             with self._going_on:
@@ -99,25 +104,59 @@ class Session:
         tokens = named.get("input_ids")
         tokens = named.get("inputs_embeds") if tokens is None else tokens
         if isinstance(cache, LookOnceCache) and cache.get_seq_length() > 0:
-            cache.record.check_complete()
-            self._go_back_to(cache.record)
-            cache.record.steps.append(Mark.now(cache.prompt.is_image.device))
-            if tokens is not None and tokens.shape[1] != 1:
-                raise LookmError(
-                    f"{tokens.shape[1]} tokens at once on top of a compressed cache; look_once compresses after one "
-                    "whole prompt: unset prefill_chunk_size, decode without an assistant, start new turns afresh"
-                )
-            return cache
+            return self._go_on(cache, named, now, 1 if tokens is None else tokens.shape[1])
+        recording = cache is not None and any(getattr(layer, "record_past", False) for layer in cache.layers)
         _check_fresh(cache)
         ids = named.get("input_ids") if now.input_ids is None else now.input_ids
         if ids is None and self._image_ids:
             ids = self._embedded_ids(named.get("inputs_embeds"))
         mask = named.get("attention_mask") if now.attention_mask is None else now.attention_mask
-        prompt = read_prompt(ids, named.get("inputs_embeds"), mask, self._image_ids)
+        tail = self.question_tokens + _drafts(named)
+        prompt = read_prompt(ids, named.get("inputs_embeds"), mask, self._image_ids, tail)
         cache = LookOnceCache(self.strategy, prompt, self._model.config)
-        self._record = cache.record
-        cache.record.steps.append(Mark.now(prompt.is_image.device))
+        cache.padding = padding_of(mask, tail, prompt.length) if tail else None
+        now.new_images = bool(tail and ids is not None and image_mask(ids[:, -tail:], self._image_ids).any())
+        if recording:  # layers with a window or a state, of which assisted decoding takes tokens back
+            cache.activate_past_recording()
+        self._record, self._cache = cache.record, ref(cache)
+        cache.record.begin_pass(prompt.length, prompt.is_image.device)
         return cache
+
+    def _go_on(self, cache: LookOnceCache, named: dict[str, Any], now: ForwardPass, new: int) -> LookOnceCache:
+        """A pass of new tokens after a compressed prompt."""
+        cache.record.check_complete()
+        if new > 1:
+            ids = named.get("input_ids") if now.input_ids is None else now.input_ids
+            now.new_images = ids is not None and bool(image_mask(ids, self._image_ids).any())
+            if not now.new_images:
+                self._check_positions(cache)
+            cache.record.aside = False  # a new turn
+        self._go_back_to(cache.record)
+        self._cache = ref(cache)
+        mask = named.get("attention_mask") if now.attention_mask is None else now.attention_mask
+        cache.padding = padding_of(mask, new, cache.get_seq_length())
+        cache.record.begin_pass(new, cache.prompt.is_image.device)
+        return cache
+
+    def resume(self, cache: LookOnceCache) -> LookOnceCache:
+        """Tell the model that the next turn goes on from this cache; it counts positions from the prompt it saw last.
+
+        Only models with several position axes (M-RoPE) need it, where another prompt was encoded meanwhile.
+        """
+        if self._counting is not None:
+            self._counting.rope_deltas = cache.rope_deltas  # type: ignore[assignment]
+        return cache
+
+    def _check_positions(self, cache: LookOnceCache) -> None:
+        """Refuse to go on with a cache when the model counts positions from another prompt."""
+        deltas = None if self._counting is None else self._counting.rope_deltas
+        if isinstance(deltas, Tensor) and cache.rope_deltas is not None:
+            same = deltas.unique().equal(cache.rope_deltas.to(deltas.device).unique())
+            if not same:
+                raise LookmError(
+                    "the model counts positions from another prompt that it saw meanwhile; "
+                    "call session.resume(cache) before going on with this one"
+                )
 
     def _go_back_to(self, record: PromptRecord) -> None:
         """Report on the prompt that is being answered, not on one that was encoded aside (classifier-free guidance)."""
@@ -161,13 +200,13 @@ class Session:
         with ExitStack() as undo:
             undo.enter_context(led(self.decoder))
             for module in way_to(self.decoder, self._model):
-                entrance = _Entrance(self, module)
+                entrance = Entrance(self, module)
                 undo.callback(module.register_forward_pre_hook(entrance.before, with_kwargs=True).remove)
                 undo.callback(module.register_forward_hook(entrance.after, always_call=True).remove)
             embeddings = self._model.get_input_embeddings()
             if self._image_ids and embeddings is not None:
                 undo.callback(embeddings.register_forward_hook(self.note_embedded).remove)
-            _open.set((*_open.get(), self))
+            open_sessions.set((*open_sessions.get(), self))
             try:
                 yield
             except BaseException:
@@ -177,7 +216,7 @@ class Session:
                 self._close(wait=True)
             finally:
                 self.closed = True
-                _open.set(tuple(other for other in _open.get() if other is not self))
+                open_sessions.set(tuple(other for other in open_sessions.get() if other is not self))
 
     def _close(self, *, wait: bool) -> None:
         """End the session, after what `run` called (if asked to wait) and after the forward passes of other threads."""
@@ -196,6 +235,8 @@ class Session:
 
     def end_prompt(self, cache: LookOnceCache) -> None:
         """Take note of a pass that went well; say once if it was a prompt's and nothing was compressed."""
+        if self._counting is not None and len(cache.record.steps) == 1:
+            cache.rope_deltas = self._counting.rope_deltas  # type: ignore[assignment]
         if cache.record.prefill_end is not None and len(cache.record.steps) > 1:
             return
         cache.end_prompt()
@@ -217,74 +258,10 @@ class Session:
             warnings.warn(message, stacklevel=6)  # whoever called the model
 
 
-class _Entrance:
-    """What happens before and after a module that contains the decoder, or is it: there forward passes begin and end.
-
-    A deep copy of it does nothing: a copy of the model has no session.
-    """
-
-    def __init__(self, session: Session | None, module: nn.Module) -> None:
-        self.session = session
-        self.signature = inspect.signature(module.forward)
-        parameters = self.signature.parameters
-        self.takes_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-        self.takes_positions = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters.values())
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Entrance":
-        copy = _Entrance.__new__(_Entrance)
-        copy.session = None
-        return copy
-
-    @eagerly
-    def before(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Begin a forward pass, if none is going on, and hand its cache over."""
-        session, now = self.session, forward_pass()
-        if session is None or (now is not None and now.cache is not None and _has(kwargs, now.cache)):
-            return None
-        if innermost_session(session.decoder) is not session:
-            if now is None and innermost_session(session.decoder) is None:
-                session.warn_outside()
-            return None
-        positional, named = (args, dict(kwargs)) if self.takes_positions else ((), self._by_name(args, kwargs))
-        begins = now is None
-        if now is None:
-            now = ForwardPass(named.get("input_ids"), named.get("attention_mask"), entrance=self)
-        added: dict[str, Any] = {"past_key_values": None, "use_cache": True}
-        added = {name: value for name, value in added.items() if self.takes_more or name in self.signature.parameters}
-        if "past_key_values" in added and now.cache is None:
-            now.cache = session.cache_for(named, now)
-        if begins:
-            if named.get("output_attentions") or getattr(getattr(module, "config", None), "output_attentions", False):
-                raise LookmError("output_attentions is not available inside look_once; see lookm.attention_map")
-            session.enter_pass()
-            set_forward_pass(now)
-        if "past_key_values" in added:
-            added["past_key_values"] = now.cache
-        return positional, named | added
-
-    @eagerly
-    def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """End the forward pass that began here."""
-        now = forward_pass()
-        if self.session is not None and now is not None and now.entrance is self:
-            set_forward_pass(None)
-            self.session.leave_pass()
-            if output is not None and isinstance(now.cache, LookOnceCache):
-                self.session.end_prompt(now.cache)
-
-    def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        return dict(self.signature.bind_partial(*args).arguments) | kwargs if args else dict(kwargs)
-
-
-def _has(kwargs: dict[str, Any], cache: Cache) -> bool:
-    return kwargs.get("past_key_values") is cache and kwargs.get("use_cache", True) is True
-
-
-def innermost_session(decoder: nn.Module) -> Session | None:
-    """The innermost `look_once` block of the present context that is open on the decoder."""
-    return next((s for s in reversed(_open.get()) if s.decoder is decoder and not s.closed), None)
+def _drafts(named: dict[str, Any]) -> int:
+    """Tokens behind a prompt that are drafts: assisted decoding asks for their logits beside the prompt's last."""
+    logits = named.get("logits_to_keep")
+    return max(0, logits - 1) if isinstance(logits, int) else 0
 
 
 def _check_fresh(cache: Cache | None) -> None:

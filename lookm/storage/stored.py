@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lookm.errors import LookmError
 from lookm.storage.rows import States, StoredRow, allocated_bytes
 
 NEW_TOKENS = 64
@@ -45,6 +46,10 @@ class Dense:
         valid = None if valid is None else F.pad(valid, (0, more), value=True)
         self._slots = States(F.pad(keys, (0, 0, 0, more)), F.pad(values, (0, 0, 0, more)), valid)
 
+    def crop(self, n: int) -> None:
+        """Take the last n tokens away; they were appended, so their slots may be written again."""
+        self.length -= n
+
     def select(self, rows: Tensor) -> None:
         """Take the rows (n,) int64 in their order, each as often as it is named."""
         keys, values, valid = self.states()
@@ -77,6 +82,10 @@ class Stored(ABC):
     @abstractmethod
     def select(self, rows: Tensor) -> None:
         """Take the rows (n,) int64 in their order, each as often as it is named (beams, repeats, ended rows)."""
+
+    def crop(self, n: int) -> None:
+        """Take the last n new tokens away, where the storage keeps new tokens as they are."""
+        raise LookmError(f"{type(self).__name__} does not keep new tokens as they are: drafts cannot be taken back")
 
     @property
     @abstractmethod
@@ -111,6 +120,9 @@ class PlainStored(Stored):
 
     def select(self, rows: Tensor) -> None:
         self._dense.select(rows)
+
+    def crop(self, n: int) -> None:
+        self._dense.crop(n)
 
     @property
     def batch(self) -> int:
@@ -150,6 +162,10 @@ class StoredRows(Stored):
         self.rows = [self.rows[row] for row in rows.tolist()]
         if self._new is not None:
             self._new.select(rows)
+
+    def crop(self, n: int) -> None:
+        assert self._new is not None
+        self._new.crop(n)
 
     @property
     def batch(self) -> int:
