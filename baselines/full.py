@@ -11,7 +11,7 @@ from lookm.strategy import Strategy
 
 @dataclass(frozen=True, kw_only=True)
 class Full(Strategy):
-    """Keep the whole prompt; α1 and α2 mean nothing here."""
+    """Keep the whole prompt; α1, α2 and a budget mean nothing here."""
 
     @property
     def nominal_budget(self) -> float:

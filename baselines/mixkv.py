@@ -48,7 +48,7 @@ class MixKV(RankedStrategy):
 
     def selection_key(self, length: int) -> Hashable:
         window, budget = self.promised_recent(length), sum(self.window_sizes(length))
-        return type(self), window, budget, self.kernel, self.text_prior, self.semantics
+        return type(self), window, budget, self.kernel, self.prior, self.semantics
 
     def scores(self, layer: Layer) -> Tensor:
         past = layer.length - self.promised_recent(layer.length)

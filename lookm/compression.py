@@ -31,6 +31,7 @@ def compress(
     strategy: str | Strategy,
     alpha1: float | None = None,
     alpha2: float | None = None,
+    budget: float | int | None = None,
     semantics: str | None = None,
     scaling: float | None = None,
     **fields: Any,
@@ -45,6 +46,7 @@ def compress(
         strategy: a name from `configs/strategy`, or a `Strategy`.
         alpha1: share kept as the recent window; default: the strategy's.
         alpha2: share kept as important tokens; default: the strategy's.
+        budget: what is kept at most, split as α1 : α2: a share up to 1, or a number of tokens a head.
         semantics: "paper" or "release"; default: the strategy's.
         scaling: factor on Q Kᵀ, by default 1 / √D.
         **fields: other fields of the strategy, such as `text_prior="strict"`.
@@ -60,7 +62,7 @@ def compress(
     """
     rows = compress_rows(
         queries, keys, values, is_image,
-        strategy=strategy, alpha1=alpha1, alpha2=alpha2, semantics=semantics, scaling=scaling, **fields,
+        strategy=strategy, alpha1=alpha1, alpha2=alpha2, budget=budget, semantics=semantics, scaling=scaling, **fields,
     )  # fmt: skip
     kept = [row.keys.shape[1] for row in rows]
     if len(set(kept)) > 1:

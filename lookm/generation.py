@@ -19,6 +19,7 @@ def look_once(
     *,
     alpha1: float | None = None,
     alpha2: float | None = None,
+    budget: float | int | None = None,
     semantics: str | None = None,
     image_token_ids: Collection[int] | None = None,
 ) -> Iterator[Session]:
@@ -35,6 +36,7 @@ def look_once(
         strategy: a name from `configs/strategy`, or a `Strategy`.
         alpha1: share of the prompt kept as the recent window; default: the strategy's.
         alpha2: share of the prompt kept as important tokens; default: the strategy's.
+        budget: what is kept at most, split as α1 : α2: a share up to 1, or a number of tokens a layer and head.
         semantics: "paper" or "release"; default: the strategy's.
         image_token_ids: tokens that stand for images (and videos and audio); default: those that the model's
             configuration names.
@@ -50,7 +52,7 @@ def look_once(
         ...     output = model.generate(**inputs, max_new_tokens=64)
         >>> print(session.report())
     """
-    chosen = resolve_strategy(strategy, alpha1=alpha1, alpha2=alpha2, semantics=semantics)
+    chosen = resolve_strategy(strategy, alpha1=alpha1, alpha2=alpha2, budget=budget, semantics=semantics)
     session = Session(model_of(model), chosen, image_token_ids)
     with session.opened():
         yield session

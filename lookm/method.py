@@ -38,7 +38,7 @@ class LookM(RankedStrategy):
         return Needs(sums=True)
 
     def selection_key(self, length: int) -> Hashable:
-        return heavy_hitters_key(*self.window_sizes(length), self.text_prior, self.sinks_of(length))
+        return heavy_hitters_key(*self.window_sizes(length), self.prior, self.sinks_of(length))
 
     def scores(self, layer: Layer) -> Tensor:
         return layer.column_sums()

@@ -25,7 +25,7 @@ class RankedStrategy(Strategy):
     Attributes:
         text_prior: "off"; "union" keeps all text, whatever the budget (LOOK-M, Eq. 8), so that the realised size is
             `promised_recent` + max(the other slots, text tokens and sinks before the window); "strict" keeps M + N,
-            text before images.
+            text before images, and so does "union" under a `budget`, which nothing exceeds.
     """
 
     text_prior: TextPrior = "off"
@@ -33,6 +33,11 @@ class RankedStrategy(Strategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_choice("text_prior", get_args(TextPrior))
+
+    @property
+    def prior(self) -> TextPrior:
+        """The text prior as it acts."""
+        return "strict" if self.text_prior == "union" and self.budget is not None else self.text_prior
 
     @abstractmethod
     def scores(self, layer: Layer) -> Tensor:
@@ -53,7 +58,7 @@ class RankedStrategy(Strategy):
         length = is_image.numel()
         recent = self.promised_recent(length)
         slots = sum(self.window_sizes(length)) - recent
-        if self.text_prior != "union":
+        if self.prior != "union":
             return slots
         first = ~on_host(is_image)[: length - recent]
         first[: self.sinks_of(length)] = True
@@ -74,7 +79,7 @@ class RankedStrategy(Strategy):
 
     def broken_promises(self, kept: Tensor, is_image: Tensor) -> list[tuple[Tensor, str]]:
         promises = super().broken_promises(kept, is_image)
-        if self.text_prior == "union":
+        if self.prior == "union":
             kept_text = (~is_image)[kept.clamp(0, is_image.numel() - 1)].sum(1)
             promises.append(((kept_text != (~is_image).sum()).any(), "evicted text, which the union text prior keeps"))
         return promises
@@ -92,7 +97,9 @@ class ScoreStrategy(RankedStrategy):
     """
 
     compresses_text_only: ClassVar[bool] = True
-    budget_fields: ClassVar[frozenset[str]] = frozenset({"name", "alpha1", "alpha2", "text_prior", "sinks", "recent"})
+    budget_fields: ClassVar[frozenset[str]] = frozenset(
+        {"name", "alpha1", "alpha2", "budget", "text_prior", "sinks", "recent"}
+    )
     """Fields on which the scores do not depend."""
 
     sinks: int = 0

@@ -63,7 +63,7 @@ class PromptRecord:
         whole = [
             layer is not None and (layer.tokens == self.prompt_tokens or not layer.compressed) for layer in self.layers
         ]
-        return self.strategy.nominal_budget < 1 and all(whole)
+        return self.strategy.evicts and all(whole)
 
     def check_complete(self) -> list[LayerSizes]:
         """Raise BudgetError unless every layer was compressed; return their sizes."""
@@ -115,6 +115,7 @@ def report_of(
         kept_bytes=tuple(layer.kept_bytes for layer in layers),
         full_bytes=tuple(layer.full_bytes for layer in layers),
         nominal_budget=strategy.nominal_budget,
+        budget=strategy.budget,
         realised_budget=tuple(shares),
         compress_ms=times.compress_ms,
         prefill_ms=times.prefill_ms,

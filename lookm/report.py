@@ -18,7 +18,7 @@ class Report:
         kept_tokens: prompt tokens left in the cache, of a head; a mean where heads keep different numbers.
         kept_bytes: their keys and values, in bytes.
         full_bytes: keys and values of the whole prompt, in bytes.
-        nominal_budget: α1 + α2 (1 for the full cache).
+        nominal_budget: α1 + α2 (1 for the full cache); None where `budget` is a number of tokens.
         realised_budget: kept tokens per prompt token, of each row, mean over the layers.
         compress_ms: time spent on statistics, choice and merging, all layers and rows, in milliseconds.
         prefill_ms: time from the model's call to the end of its last layer, in milliseconds, `compress_ms` included.
@@ -27,6 +27,7 @@ class Report:
             strategies. A step's time is that of all of them, so compare it only between equal `decode_rows`.
         untouched_layers: layers that stay as they are (a window, a state, attention on images alone); what they hold is
             in `kept_*` and, the same, in `full_*`, and the realised budget is that of the other layers.
+        budget: what was asked for as `budget`, a share or a number of tokens; None where α1 and α2 alone say it.
     """
 
     strategy: str
@@ -38,13 +39,14 @@ class Report:
     kept_tokens: tuple[tuple[float, ...], ...]
     kept_bytes: tuple[tuple[int, ...], ...]
     full_bytes: tuple[tuple[int, ...], ...]
-    nominal_budget: float
+    nominal_budget: float | None
     realised_budget: tuple[float, ...]
     compress_ms: float
     prefill_ms: float
     decode_ms_per_token: float | None
     decode_rows: int = 1
     untouched_layers: tuple[int, ...] = ()
+    budget: float | int | None = None
 
     @property
     def byte_budget(self) -> float:
@@ -65,6 +67,7 @@ class Report:
         rows = len(self.prompt_tokens)
         kept, full = (sum(map(sum, table)) for table in (self.kept_bytes, self.full_bytes))
         budgets = ", ".join(f"{budget:.1%}" for budget in self.realised_budget)
+        nominal = f"{self.budget} tokens" if self.nominal_budget is None else f"{self.nominal_budget:.1%}"
         decode = "–" if self.decode_ms_per_token is None else f"{self.decode_ms_per_token:.2f} ms/token"
         together = f" of {self.decode_rows} rows together" if self.decode_rows > rows else ""
         lines = [
@@ -73,7 +76,7 @@ class Report:
             f"  prompt tokens   {', '.join(map(str, self.prompt_tokens))} "
             f"(of images {', '.join(map(str, self.image_tokens))})",
             f"  kept per layer  {'; '.join(_span(layer) for layer in zip(*self._compressed(), strict=True))}",
-            f"  budget          nominal {self.nominal_budget:.1%}, realised {budgets}",
+            f"  budget          nominal {nominal}, realised {budgets}",
             f"  cache           {kept / 2**20:.2f} MiB of {full / 2**20:.2f} MiB",
             f"  time            prefill {self.prefill_ms:.1f} ms, of it compressing {self.compress_ms:.1f} ms; "
             f"decode {decode}{together}",

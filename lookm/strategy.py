@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
+from lookm.budgets import budget_sizes, split_budget
 from lookm.errors import LookmError
 from lookm.layer import Layer
 from lookm.merging import Kept
@@ -37,12 +38,16 @@ class Strategy(ABC):
         name: as in `configs/strategy/<name>.yaml`.
         alpha1: share of the prompt kept as the recent window, M = int(α1 · L).
         alpha2: share of the prompt kept as important tokens, N = int(α2 · L).
+        budget: what is kept at most, split as α1 : α2: a share of the prompt, above 0 and up to 1, or a whole number
+            of tokens a layer and head, above 1. None: α1 + α2, which a union text prior exceeds. α1 and α2 are
+            rescaled to what the budget is split into, or under a number of tokens to a sum of 1.
         semantics: "paper" follows the paper's equations, "release" what the authors' code computes.
     """
 
     name: str
     alpha1: float = 0.1
     alpha2: float = 0.1
+    budget: float | int | None = None
     semantics: Semantics = "paper"
 
     divides_budget: ClassVar[bool] = False
@@ -60,6 +65,10 @@ class Strategy(ABC):
         if self.alpha1 + self.alpha2 > 1 + 1e-9:
             total = self.alpha1 + self.alpha2
             raise LookmError(f"alpha1={self.alpha1} + alpha2={self.alpha2} is {total:g}; their sum may be 1 at most")
+        if self.budget is not None:
+            budget, alpha1, alpha2 = split_budget(self.budget, self.alpha1, self.alpha2)
+            for field, value in {"budget": budget, "alpha1": alpha1, "alpha2": alpha2}.items():
+                object.__setattr__(self, field, value)
         self._check_choice("semantics", get_args(Semantics))
 
     def _check_share(self, field: str, value: object) -> None:
@@ -108,15 +117,25 @@ class Strategy(ABC):
         return replace(self, **changes)
 
     @property
-    def nominal_budget(self) -> float:
-        """α1 + α2, the share of the prompt that the tables name."""
-        return self.alpha1 + self.alpha2
+    def nominal_budget(self) -> float | None:
+        """The share of the prompt that the tables name: the budget, or α1 + α2; None for a number of tokens."""
+        if self.budget is None:
+            return self.alpha1 + self.alpha2
+        return None if self.budget > 1 else self.budget
+
+    @property
+    def evicts(self) -> bool:
+        """Whether less than the whole prompt is asked for, as far as that does not depend on its length."""
+        return self.nominal_budget is None or self.nominal_budget < 1
 
     def window_sizes(self, length: int) -> tuple[int, int]:
         """M recent and N important tokens of a prompt of L tokens: int(α1 · L) and int(α2 · L).
 
-        Where both would be 0 though the budget is not, the prompt is too short for its shares: its last token stays.
+        A `budget` of int(budget · L), or so many tokens, is split without a rest, N rounded down. Where M + N would be
+        0 though the budget is not, the prompt is too short for its shares: its last token stays.
         """
+        if self.budget is not None:
+            return budget_sizes(self.budget, self.alpha1, self.alpha2, length)
         recent, important = int(self.alpha1 * length), int(self.alpha2 * length)
         if recent + important == 0 < self.alpha1 + self.alpha2:
             recent = min(1, length)

@@ -22,6 +22,7 @@ from benchmarks.evaluation.results import summary_of
 from benchmarks.evaluation.summary import Summary
 from benchmarks.files import write_text
 from benchmarks.guard import Status, guarded
+from benchmarks.tables.frame import budget_text
 from benchmarks.tables.table import Row, Table, as_text, percent
 from lookm.registry import strategy_names
 
@@ -80,7 +81,8 @@ def leaderboard(summaries: Sequence[Summary], tasks: Sequence[str]) -> Table:
     columns = ("mean", *tasks)
     rows = [Row((name, *(percent(scores.get(column)) for column in columns), *costs)) for name, scores, costs in lines]
     strategy = next((item.settings.strategy for item in summaries if item.settings.compresses), None)
-    budget = f"α {strategy.alpha1:g} + {strategy.alpha2:g} · " if strategy else ""
+    budget = f"{budget_text(strategy.alpha1, strategy.alpha2, strategy.budget)} · " if strategy else ""
+    budget = f"α {budget}" if strategy and strategy.budget is None else budget
     title = f"{first.model_label} · {first.settings.benchmark.label} · {budget}{first.mean.n} samples · scores in %"
     return Table(title, ("strategy", *columns, "bytes %", "changed %"), tuple(rows))
 

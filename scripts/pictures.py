@@ -75,7 +75,7 @@ def draw_kept_tokens(options: argparse.Namespace) -> None:
 
     settings = _settings(options)
     asked = settings.strategy
-    budget = {"alpha1": asked.alpha1, "alpha2": asked.alpha2, "semantics": asked.semantics}
+    budget = {key: getattr(asked, key) for key in ("alpha1", "alpha2", "budget", "semantics")}
     strategies = [load_strategy(name, **budget) for name in options.strategies.split(",")]
     backbone, sample = _encoded(options, settings)
     kept = kept_positions(backbone.model, sample.inputs, strategies)
@@ -83,7 +83,8 @@ def draw_kept_tokens(options: argparse.Namespace) -> None:
         raise LookmError(f"--layer {options.layer} is none of the model's layers, 1 to {len(kept[0].layers)}")
     layer = None if options.layer is None else options.layer - 1
     where = "all layers and heads" if layer is None else f"all heads of layer {options.layer}"
-    title = f"{_title(backbone, sample)} · nominal budget {asked.alpha1 + asked.alpha2:.0%}, {where}"
+    size = f"{asked.budget} tokens" if asked.nominal_budget is None else f"{asked.nominal_budget:.0%}"
+    title = f"{_title(backbone, sample)} · nominal budget {size}, {where}"
     save_figure(draw_kept(sample, kept, title, layer), options.output)
     for positions in kept:
         share = positions.share()

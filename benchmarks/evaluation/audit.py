@@ -42,10 +42,11 @@ def audit_records(strategy: Strategy, dataset: str, records: Iterable[SampleReco
             raise BudgetError(f"{dataset}, sample {record.sample_id}: {fault}; results are not written")
     with_images = [record for record in answered if record.image_tokens]
     whole = [record for record in with_images if set(record.kept_tokens) == {record.prompt_tokens}]
-    if len(whole) >= _ENOUGH and len(whole) == len(with_images) and strategy.nominal_budget < 1:
+    nominal = 1.0 if strategy.nominal_budget is None else strategy.nominal_budget  # tokens: all of a short prompt
+    if len(whole) >= _ENOUGH and len(whole) == len(with_images) and nominal < 1:
         raise BudgetError(
             f"{dataset}: {strategy.name} kept all {len(whole)} prompts whole at a nominal budget of "
-            f"{strategy.nominal_budget:.0%}, which compresses nothing; results are not written"
+            f"{nominal:.0%}, which compresses nothing; results are not written"
         )
 
 

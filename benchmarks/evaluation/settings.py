@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from benchmarks.benchmark import SUBSETS, Benchmark, DatasetInfo
 from benchmarks.evaluation import KEYS
 from benchmarks.milebench import datasets_of
+from lookm.budgets import split_budget
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
 
@@ -78,7 +79,7 @@ class Settings:
         """
         parts = [self.model, self.benchmark.name, self.strategy.name]
         if self.compresses:
-            parts += [f"{self.strategy.alpha1!r}-{self.strategy.alpha2!r}", self.strategy.semantics]
+            parts += [budget_name(self.strategy), self.strategy.semantics]
         parts.append(DTYPES[self.dtype])
         if self.seed:
             parts.append(f"seed{self.seed}")
@@ -95,7 +96,7 @@ class Settings:
     @property
     def compresses(self) -> bool:
         """Whether budget and semantics matter: not to a strategy that keeps everything even at α1 = α2 = 0."""
-        return replace(self.strategy, alpha1=0.0, alpha2=0.0).nominal_budget < 1
+        return replace(self.strategy, alpha1=0.0, alpha2=0.0, budget=None).evicts
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -106,6 +107,7 @@ class Settings:
                 "alpha1": self.strategy.alpha1,
                 "alpha2": self.strategy.alpha2,
                 "semantics": self.strategy.semantics,
+                **({} if self.strategy.budget is None else {"budget": self.strategy.budget}),
             }
         return {
             "model": {"name": self.model, **_relevant("model", self.model_config)},
@@ -114,6 +116,14 @@ class Settings:
             "seed": self.seed,
             "dtype": self.dtype,
         }
+
+
+def budget_name(strategy: Strategy) -> str:
+    """A strategy's budget as the folder names it: "0.1-0.1", "b0.2", "b256", or "b0.2-0.05-0.15" for other halves."""
+    halves = f"{strategy.alpha1!r}-{strategy.alpha2!r}"
+    if strategy.budget is None:
+        return halves
+    return f"b{strategy.budget!r}" + ("" if strategy.alpha1 == strategy.alpha2 else f"-{halves}")
 
 
 def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
@@ -133,7 +143,8 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
     # Last what needs torch, whose import takes a second: wrong values above are refused without it.
     from lookm.registry import build_strategy
 
-    budget = {"alpha1": float(config.alpha1), "alpha2": float(config.alpha2), "semantics": config.semantics}
+    budget = {"alpha1": float(config.alpha1), "alpha2": float(config.alpha2), "budget": config.budget}
+    budget |= {"semantics": config.semantics}
     strategy = build_strategy(choices["strategy"], groups["strategy"] | budget)
     device = _device(str(config.device))
     return Settings(
@@ -168,6 +179,8 @@ def check_values(config: DictConfig) -> None:
     total = _alpha(config, "alpha1") + _alpha(config, "alpha2")
     if total > 1 + 1e-9:
         raise LookmError(f"alpha1 + alpha2 is {total:g}; the budget cannot be above 1")
+    if config.budget is not None:
+        split_budget(config.budget, config.alpha1, config.alpha2)
     _one_of("semantics", config.semantics, SEMANTICS)
     if config.limit is not None:
         _integer("limit", config.limit, at_least=1)

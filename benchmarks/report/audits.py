@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.evaluation.audit import promised_range
 from benchmarks.report.groups import Group, Row
 from lookm.registry import strategy_names
+
+if TYPE_CHECKING:
+    import pandas
 
 _MOST_FAILURES = 60
 
@@ -20,15 +23,15 @@ class BudgetAudit:
 
     Attributes:
         row: the run.
-        nominal: α1 + α2.
+        nominal: α1 + α2; None for a number of tokens.
         low, mean, high: over its samples.
-        over: how many samples kept more than the nominal budget allows; samples: of how many.
+        over: how many samples kept more than the budget allows; samples: of how many.
         broken: how many kept something else than the strategy promises; None where it is unknown here.
         text: mean share of text in the prompts, which explains the budgets of a text prior.
     """
 
     row: Row
-    nominal: float
+    nominal: float | None
     low: float
     mean: float
     high: float
@@ -91,13 +94,22 @@ def budget_audits(group: Group) -> list[BudgetAudit]:
                 low=float(kept.min()),
                 mean=float(kept.mean()),
                 high=float(kept.max()),
-                over=int((kept > row.budget + 1e-9).sum()),
+                over=int((kept > _allowed(row, rows.prompt_tokens) + 1e-9).sum()),
                 samples=len(rows),
                 broken=broken,
                 text=float((1 - rows.image_tokens / rows.prompt_tokens).mean()),
             )
         )
     return audits
+
+
+def _allowed(row: Row, prompt_tokens: pandas.Series) -> float | pandas.Series:
+    """The share of each prompt that the budget allows."""
+    if row.budget is not None:
+        return row.budget
+    assert row.asked is not None
+    assert row.asked[2] is not None
+    return (row.asked[2] / prompt_tokens).clip(upper=1)
 
 
 def truncations(group: Group) -> list[Truncation]:
@@ -182,12 +194,13 @@ def _commit(git: Mapping[str, Any]) -> str:
 def _command(row: Row) -> str:
     """What computes the run again, where it deviates from its YAMLs in nothing but strategy and budget."""
     configuration = row.run.configuration
-    if row.strategy not in strategy_names() or row.variant != row.strategy:
+    if row.strategy not in strategy_names() or row.variant.removesuffix(", capped") != row.strategy:
         return ""
     words = [f"model={configuration['model']['name']}", f"benchmark={configuration['benchmark']['name']}"]
     words.append(f"strategy={row.strategy}")
-    if not row.is_full:
-        words += [f"alpha1={row.alpha1:g}", f"alpha2={row.alpha2:g}"]
+    if row.asked is not None:
+        pairs = zip(("alpha1", "alpha2", "budget"), row.asked, strict=True)
+        words += [f"{key}={value:g}" for key, value in pairs if value is not None]
         words.append(f"semantics={configuration['strategy'].get('semantics')}")
     if configuration.get("seed"):
         words.append(f"seed={configuration['seed']}")

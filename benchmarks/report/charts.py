@@ -62,8 +62,8 @@ def curve_chart(group: Group) -> Chart | None:
     """Score against the nominal budget: lines where α1 = α2, single marks elsewhere."""
     import plotly.graph_objects as go
 
-    compressing = [row for row in group.rows if not row.is_full]
-    budgets = sorted({100 * row.budget for row in compressing if row.alpha1 == row.alpha2})
+    compressing = [row for row in group.rows if not row.is_full and row.budget is not None]
+    budgets = sorted({100 * (row.budget or 0) for row in compressing if _balanced(row)})
     if len(budgets) < 2:
         return None
 
@@ -71,8 +71,8 @@ def curve_chart(group: Group) -> Chart | None:
         figure = go.Figure()
         for variant in dict.fromkeys(row.variant for row in compressing):
             own = [row for row in compressing if row.variant == variant and group.cell(row, column)]
-            balanced = [row for row in own if row.alpha1 == row.alpha2]
-            others = [row for row in own if row.alpha1 != row.alpha2]
+            balanced = [row for row in own if _balanced(row)]
+            others = [row for row in own if not _balanced(row)]
             if balanced:
                 figure.add_scatter(**_points(group, balanced, column), mode="lines+markers")
             if others:
@@ -102,13 +102,17 @@ def curve_chart(group: Group) -> Chart | None:
     return make_chart("curves", "Score against budget", note, ("column",), by_column(group, draw))
 
 
+def _balanced(row: Row) -> bool:
+    return row.asked is not None and row.asked[0] == row.asked[1]
+
+
 def _points(group: Group, rows: Sequence[Row], column: str) -> dict[str, Any]:
     """Budgets, scores and intervals of one variant, as arguments of `add_scatter`."""
-    rows = sorted(rows, key=lambda row: row.budget)
+    rows = sorted(rows, key=lambda row: row.budget or 0)
     cells = [cell for row in rows if (cell := group.cell(row, column))]
     style = style_of(rows[0].strategy)
     return {
-        "x": [100 * row.budget for row in rows],
+        "x": [100 * (row.budget or 0) for row in rows],
         "y": [100 * cell.score for cell in cells],
         "error_y": _bars(cells),
         "name": rows[0].variant,
@@ -158,8 +162,8 @@ def plane_chart(group: Group) -> Chart | None:
         planes: dict[str, dict[tuple[float, float], float]] = {}
         for row in group.rows:
             cell = group.cell(row, column)
-            if cell and row.alpha1 is not None and row.alpha2 is not None:
-                planes.setdefault(row.variant, {})[row.alpha1, row.alpha2] = 100 * cell.score
+            if cell and row.asked is not None and row.budget is not None:
+                planes.setdefault(row.variant, {})[row.asked[:2]] = 100 * cell.score
         planes = {
             name: plane
             for name, plane in planes.items()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.evaluation.store import RunFolder
 from benchmarks.milebench import PROTOCOLS
 from benchmarks.tables.cells import Cell, Column, Runs, benchmark_columns
 from benchmarks.tables.comparable import common_samples, comparable_groups
-from benchmarks.tables.frame import known_datasets, read_frame, run_settings
+from benchmarks.tables.frame import budget_text, known_datasets, read_frame, run_settings
 from benchmarks.tables.paper import is_paper_benchmark
 from benchmarks.tables.styles import place_of
 from lookm.errors import LookmError
@@ -21,8 +22,8 @@ from lookm.strategy import Strategy
 if TYPE_CHECKING:
     import pandas
 
-Budget = tuple[float, float] | None
-"""α1 and α2; None where nothing is compressed."""
+Budget = tuple[float, float, float | None] | None
+"""α1, α2, and the budget that was given as such; None where nothing is compressed."""
 
 
 @dataclass(frozen=True)
@@ -33,29 +34,31 @@ class Row:
         run: its folder; its name is `run.name`.
         strategy: its strategy's name.
         variant: the name and what is unusual about it, such as "tp_pmerge, release" or "tp, text_prior=strict".
-        alpha1, alpha2: None where nothing is compressed.
+        asked: the budget; None where nothing is compressed.
     """
 
     run: RunFolder
     strategy: str
     variant: str
-    alpha1: float | None
-    alpha2: float | None
+    asked: Budget
 
     @property
     def is_full(self) -> bool:
         """Whether the whole cache is kept."""
-        return self.alpha1 is None
+        return self.asked is None
 
     @property
-    def budget(self) -> float:
-        """Nominal budget, α1 + α2, in [0, 1]."""
-        return 1.0 if self.alpha1 is None or self.alpha2 is None else round(self.alpha1 + self.alpha2, 9)
+    def budget(self) -> float | None:
+        """Nominal budget, α1 + α2, in [0, 1]; None for a number of tokens."""
+        if self.asked is None:
+            return 1.0
+        alpha1, alpha2, budget = self.asked
+        return None if budget is not None and budget > 1 else round(alpha1 + alpha2, 9)
 
     @property
     def label(self) -> str:
         """Variant and budget, such as "h2o 0.1 + 0.1"."""
-        return self.variant if self.is_full else f"{self.variant} {self.alpha1:g} + {self.alpha2:g}"
+        return self.variant if self.asked is None else f"{self.variant} {budget_text(*self.asked)}"
 
     @cached_property
     def built(self) -> Strategy | None:
@@ -100,20 +103,17 @@ class Group:
         return next((row for row in self.rows if row.is_full), None)
 
     @property
-    def budgets(self) -> list[tuple[float, float]]:
-        """Pairs of α1 and α2, those with the most strategies first."""
-        counts: dict[tuple[float, float], int] = {}
-        for row in self.rows:
-            if row.alpha1 is not None and row.alpha2 is not None:
-                counts[row.alpha1, row.alpha2] = counts.get((row.alpha1, row.alpha2), 0) + 1
-        return sorted(counts, key=lambda pair: (-counts[pair], abs(sum(pair) - 0.2), pair))
+    def budgets(self) -> list[tuple[float, float, float | None]]:
+        """What was asked for, that of the most strategies first."""
+        counts = Counter(row.asked for row in self.rows if row.asked is not None)
+        return sorted(counts, key=lambda one: (-counts[one], abs(sum(one[:2]) - 0.2), one[:2], one[2] or 0))
 
     def at(self, budget: Budget) -> list[Row]:
-        """The full cache and the runs at one pair of α1 and α2."""
-        return [row for row in self.rows if row.is_full or (row.alpha1, row.alpha2) == budget]
+        """The full cache and the runs at one budget."""
+        return [row for row in self.rows if row.is_full or row.asked == budget]
 
     def compressing(self, budget: Budget) -> list[Row]:
-        """The runs at one pair of α1 and α2, without the full cache."""
+        """The runs at one budget, without the full cache."""
         return [row for row in self.at(budget) if not row.is_full]
 
     def cell(self, row: Row, column: str, protocol: str = "official") -> Cell | None:
@@ -170,9 +170,13 @@ def _rows(runs: Sequence[RunFolder]) -> tuple[Row, ...]:
     rows = []
     for run in runs:
         settings = run_settings(run, several_semantics=len(semantics) > 1)
-        rows.append(Row(run, *(settings[name] for name in ("strategy", "variant", "alpha1", "alpha2"))))
-    return tuple(
-        sorted(
-            rows, key=lambda row: (not row.is_full, place_of(row.strategy), row.variant, row.budget, row.alpha1 or 0)
-        )
-    )
+        alpha1, alpha2, budget = (settings[name] for name in ("alpha1", "alpha2", "budget"))
+        asked = None if alpha1 is None else (alpha1, alpha2, budget)
+        rows.append(Row(run, settings["strategy"], settings["variant"], asked))
+    return tuple(sorted(rows, key=_order))
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    """The full cache first, then by strategy and budget, numbers of tokens last."""
+    alpha1, _, budget = row.asked or (0, 0, None)
+    return not row.is_full, place_of(row.strategy), row.variant, row.budget or 1, budget or 0, alpha1

@@ -18,6 +18,7 @@ from benchmarks.report.groups import Budget, Group
 from benchmarks.report.rerun import load_model, sample_view
 from benchmarks.report.samples import SampleView, named_samples, telling_samples
 from benchmarks.report.scores import headline, score_table
+from benchmarks.tables.frame import budget_text
 from benchmarks.tables.styles import style_of
 from benchmarks.tables.table import percent
 from lookm.errors import LookmError
@@ -93,7 +94,11 @@ def render(parts: Sequence[Part]) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"percent": percent, "colour": lambda strategy: style_of(strategy).colour}
+    environment.filters |= {
+        "percent": percent,
+        "budget_text": lambda asked: budget_text(*asked),
+        "colour": lambda strategy: style_of(strategy).colour,
+    }
     folder = files("benchmarks.report").joinpath("templates")
     contents = [_fill(part) for part in parts]
     data = {

@@ -63,7 +63,7 @@ def sample_view(group: Group, budget: Budget, dataset: str, sample_id: str, mode
 
     Args:
         group: which runs.
-        budget: α1 and α2.
+        budget: of the runs.
         dataset, sample_id: which sample.
         model: what encodes the sample once more, or why it is not run again.
 

@@ -68,7 +68,7 @@ def telling_samples(group: Group, budget: Budget, n: int) -> list[tuple[str, str
 
     Args:
         group: which runs.
-        budget: α1 and α2 of the runs to look at.
+        budget: of the runs to look at.
         n: how many samples, at most as many as there are datasets.
 
     Returns:

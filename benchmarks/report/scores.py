@@ -60,7 +60,7 @@ def score_table(group: Group, budget: Budget, protocol: str, colours: Mapping[st
 
     Args:
         group: which runs.
-        budget: α1 and α2; None shows only what keeps everything.
+        budget: which; None shows only what keeps everything.
         protocol: "official" or "repaired"; the paper's numbers stand beside the official ones.
         colours: of the rows, by strategy.
     """
@@ -103,8 +103,9 @@ def paper_score(group: Group, row: Row, column: str) -> float | None:
     """The paper's score in %, where it measured exactly this; None for another benchmark, model, budget or variant."""
     if not group.is_paper_benchmark or row.variant != row.strategy:
         return None
+    alpha1, alpha2, _ = row.asked or (None, None, None)
     for experiment in paper_experiments().values():
-        score = experiment.score(group.model, row.strategy, row.alpha1, row.alpha2, column)
+        score = experiment.score(group.model, row.strategy, alpha1, alpha2, column)
         if score is not None:
             return score
     return None

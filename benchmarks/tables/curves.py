@@ -56,7 +56,7 @@ def curve_points(result: Reproduction, strategy: str, column: Column, axis: Axis
     points = []
     for row in result.experiment.rows:
         cell = result.cells.get((row, column.name))
-        if row.strategy != strategy or cell is None or row.alpha1 is None:
+        if row.strategy != strategy or cell is None or row.alpha1 is None or (row.budget or 0) > 1:
             continue
         point = Point(_place(row, cell, axis), 100 * cell.score)
         if cell.interval is not None and full is not None:

@@ -21,7 +21,7 @@ from lookm.locations import CONFIGS
 
 @dataclass(frozen=True)
 class Row:
-    """One strategy at one budget; α1, α2 and semantics are None where nothing is compressed.
+    """One strategy at one budget; α1, α2, budget and semantics are None where nothing is compressed.
 
     `identity` is the strategy's part of the configuration in `run.json`, as JSON with sorted keys.
     """
@@ -31,6 +31,7 @@ class Row:
     alpha2: float | None
     semantics: str | None
     identity: str
+    budget: float | int | None = None
 
     @property
     def is_full(self) -> bool:
@@ -40,8 +41,8 @@ class Row:
     @property
     def overrides(self) -> tuple[str, ...]:
         """What asks `run.py` for this row."""
-        budget = () if self.alpha1 is None else (f"alpha1={self.alpha1:g}", f"alpha2={self.alpha2:g}")
-        return (f"strategy={self.strategy}", *budget)
+        asked = {"alpha1": self.alpha1, "alpha2": self.alpha2, "budget": self.budget}
+        return (f"strategy={self.strategy}", *(f"{key}={value:g}" for key, value in asked.items() if value is not None))
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,11 @@ class Experiment:
     def command(self, rows: Sequence[Row] = ()) -> str:
         """The command that fills the experiment; for one row, the command of that run."""
         if len(rows) == 1:
-            fixed = [item for item in self.overrides if item.partition("=")[0] not in ("alpha1", "alpha2", "strategy")]
+            fixed = [
+                item
+                for item in self.overrides
+                if item.partition("=")[0] not in ("alpha1", "alpha2", "budget", "strategy")
+            ]
             if len(self.datasets) < len(self.benchmark.datasets):
                 fixed.append(f"datasets=[{','.join(info.dataset for info in self.datasets)}]")
             return shlex.join(["lookm", "run", *rows[0].overrides, *fixed])
@@ -150,4 +155,4 @@ def _row(settings: Settings) -> Row:
     strategy = settings.strategy
     if not settings.compresses:
         return Row(strategy.name, None, None, None, identity)
-    return Row(strategy.name, strategy.alpha1, strategy.alpha2, strategy.semantics, identity)
+    return Row(strategy.name, strategy.alpha1, strategy.alpha2, strategy.semantics, identity, strategy.budget)

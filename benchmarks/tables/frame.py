@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas
 
 SETTINGS = (
-    *("run", "label", "model", "benchmark", "strategy", "variant", "alpha1", "alpha2", "nominal_budget", "semantics"),
-    *("dtype", "seed", "adversarial", "combine_image"),
+    *("run", "label", "model", "benchmark", "strategy", "variant", "alpha1", "alpha2", "budget", "nominal_budget"),
+    *("semantics", "dtype", "seed", "adversarial", "combine_image"),
 )
 TIMES = {"decode_ms": "decode_ms_per_token", "compress_ms": "compress_ms", "prefill_ms": "prefill_ms"}
 SAMPLE = (
@@ -28,7 +28,7 @@ SAMPLE = (
     *("dropped_tokens", *TIMES),
 )
 COLUMNS = (*SETTINGS, *SAMPLE)
-_NUMBERS = ("alpha1", "alpha2", "nominal_budget", *PROTOCOLS, "chance", "realised_budget", *TIMES)
+_NUMBERS = ("alpha1", "alpha2", "budget", "nominal_budget", *PROTOCOLS, "chance", "realised_budget", *TIMES)
 
 
 def collect(results: Results) -> pandas.DataFrame:
@@ -46,9 +46,9 @@ def read_frame(runs: Iterable[RunFolder]) -> pandas.DataFrame:
     Returns:
         A frame with the columns `COLUMNS`. `run` is the run's name, `label` what titles call model and benchmark,
         `variant` the strategy and what is unusual about it; `alpha1`, `alpha2` are NaN and `semantics` is None where
-        nothing is compressed. `official`, `repaired` and `chance` are in [0, 1], NaN where there is no answer or no
-        chance level; `error` is None for an answered sample; sizes are in bytes, times in milliseconds, NaN where
-        other strategies were computed in the same step. `sample_id` is text.
+        nothing is compressed, `budget` is NaN where none was given. `official`, `repaired` and `chance` are in [0, 1],
+        NaN where there is no answer or no chance level; `error` is None for an answered sample; sizes are in bytes,
+        times in milliseconds, NaN where other strategies were computed in the same step. `sample_id` is text.
 
     Raises:
         LookmError: a run that was written before scores were recorded.
@@ -75,6 +75,7 @@ def run_settings(run: RunFolder, *, several_semantics: bool = False) -> dict[str
     about, configuration = run.about, run.configuration
     labels, strategy = about.get("labels", {}), configuration["strategy"]
     unusual = [strategy["semantics"]] if several_semantics and strategy.get("semantics") else []
+    unusual += ["capped"] if strategy.get("budget") is not None else []
     unusual += [f"{key}={value}" for key, value in changed_fields(strategy).items()]
     return {
         "run": run.name,
@@ -83,13 +84,22 @@ def run_settings(run: RunFolder, *, several_semantics: bool = False) -> dict[str
         "benchmark": configuration["benchmark"]["name"],
         "strategy": strategy["name"],
         "variant": ", ".join([strategy["name"], *map(str, unusual)]),
-        **{name: strategy.get(name) for name in ("alpha1", "alpha2", "semantics")},
+        **{name: strategy.get(name) for name in ("alpha1", "alpha2", "budget", "semantics")},
         "nominal_budget": about.get("nominal_budget"),
         "dtype": configuration["dtype"],
         "seed": configuration["seed"],
         "adversarial": bool(configuration["benchmark"].get("adversarial")),
         "combine_image": configuration["benchmark"].get("combine_image"),
     }
+
+
+def budget_text(alpha1: float, alpha2: float, budget: float | None = None) -> str:
+    """What was asked for: "0.1 + 0.1", or of a `budget` "20 %" or "256 tokens", with unequal halves in brackets."""
+    halves = f"{alpha1:g} + {alpha2:g}"
+    if budget is None:
+        return halves
+    asked = f"{100 * budget:g} %" if budget <= 1 else f"{budget:g} tokens"
+    return asked if alpha1 == alpha2 else f"{asked} ({halves})"
 
 
 def changed_fields(strategy: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,13 @@ PARTIAL = "°"
 def run_table(summary: Summary) -> Table:
     """A run's table, one line per task code and their mean."""
     settings, strategy = summary.settings, summary.settings.strategy
-    budget = f"nominal budget {strategy.nominal_budget:.0%}"
-    if settings.compresses:
-        budget += f" (α {strategy.alpha1:g} + {strategy.alpha2:g}), semantics {strategy.semantics}"
+    halves = f"α {strategy.alpha1:g} + {strategy.alpha2:g}"
+    if strategy.nominal_budget is None:
+        budget = f"budget {strategy.budget} tokens ({halves})"
+    else:
+        budget = f"{'nominal budget' if strategy.budget is None else 'budget'} {strategy.nominal_budget:.0%}"
+        budget += f" ({halves})" if settings.compresses else ""
+    budget += f", semantics {strategy.semantics}" if settings.compresses else ""
     head = ("task", "n", "failed", "score %", "repaired %", "chance %", *COSTS)
     rows = [Row(_cells(row)) for row in summary.rows]
     rows.append(Row((TASK_MEAN, *_cells(summary.mean)[1:]), "foot"))
@@ -82,6 +86,9 @@ def _texts(summaries: Sequence[Summary], *, several_places: bool, several_semant
     texts = {"strategy": [item.settings.strategy.name for item in summaries]}
     for name, field in (("α1", "alpha1"), ("α2", "alpha2")):
         texts[name] = [_if_compressed(item, f"{getattr(item.settings.strategy, field):g}") for item in summaries]
+    budgets = [item.settings.strategy.budget for item in summaries]
+    if any(budget is not None for budget in budgets):
+        texts["budget"] = [ABSENT if budget is None else f"{budget:g}" for budget in budgets]
     if several_semantics:
         texts["semantics"] = [_if_compressed(item, item.settings.strategy.semantics) for item in summaries]
     if several_places:

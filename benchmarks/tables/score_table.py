@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.tables.cells import COLUMN_MEAN, DATASET_MEAN, FEWEST_PAIRS, TASK_MEAN, Cell, printed_difference
 from benchmarks.tables.experiments import Row as ExperimentRow
+from benchmarks.tables.frame import budget_text
 from benchmarks.tables.intervals import LEVEL, RESAMPLES
 from benchmarks.tables.reproduction import ALL, Reproduction
 from benchmarks.tables.table import ABSENT, Row, Table, Text, percent, signed
@@ -70,18 +71,26 @@ def dataset_table(result: Reproduction) -> Table:
 def title(result: Reproduction) -> str:
     """What the table is of, whose scores it has, and of which samples."""
     experiment, paper = result.experiment, result.paper
-    budgets = {(row.alpha1, row.alpha2) for row in experiment.rows if row.alpha1 is not None}
+    budgets = {_budget(row) for row in experiment.rows if not row.is_full}
     semantics = {row.semantics for row in experiment.rows if row.semantics is not None}
     parts = [paper.title if paper else experiment.name, result.label]
-    parts += [f"α {recent:g} + {important:g}" for recent, important in budgets if len(budgets) == 1]
+    parts += budgets if len(budgets) == 1 else []
     parts += [f"{result.protocol} protocol", *(f"semantics {name}" for name in sorted(semantics)), "scores in %"]
     return " · ".join([*parts, *([result.samples] if result.samples != ALL else [])])
 
 
 def row_name(result: Reproduction, row: ExperimentRow) -> str:
     """The strategy, and its budget where the experiment has several."""
-    several = len({(other.alpha1, other.alpha2) for other in result.experiment.rows if not other.is_full}) > 1
-    return f"{row.strategy} {row.alpha1:g}+{row.alpha2:g}" if several and row.alpha1 is not None else row.strategy
+    several = len({_budget(other) for other in result.experiment.rows if not other.is_full}) > 1
+    budget = _budget(row).removeprefix("α ").replace(" + ", "+")
+    return f"{row.strategy} {budget}" if several and row.alpha1 is not None else row.strategy
+
+
+def _budget(row: ExperimentRow) -> str:
+    if row.alpha1 is None or row.alpha2 is None:
+        return ""
+    text = budget_text(row.alpha1, row.alpha2, row.budget)
+    return f"α {text}" if row.budget is None else text
 
 
 def notes(result: Reproduction, *, compact: bool = False, marks: bool = True) -> tuple[str, ...]:
@@ -251,7 +260,13 @@ def _record(result: Reproduction, row: ExperimentRow, name: str) -> dict[str, An
     return {
         **{"experiment": experiment.name, "model": experiment.model, "benchmark": experiment.benchmark.name},
         **{"samples": result.samples, "protocol": result.protocol, "strategy": row.strategy},
-        **{"alpha1": row.alpha1, "alpha2": row.alpha2, "semantics": row.semantics, "column": name},
+        **{
+            "alpha1": row.alpha1,
+            "alpha2": row.alpha2,
+            "budget": row.budget,
+            "semantics": row.semantics,
+            "column": name,
+        },
         "status": "missing" if cell is None else "partial" if result.is_partial(row, column) else "complete",
         **{"n": of("n"), "failed": of("failed"), "lost_images": of("lost_images")},
         **{"score": points(of("score")), "chance": points(of("chance")), "paper": paper},

@@ -28,7 +28,7 @@ def test_runs_that_differ_in_strategy_and_budget_are_one_group_full_cache_first(
         "full", "h2o 0.1 + 0.1", "h2o 0.2 + 0.2", "tp_pmerge 0.1 + 0.1", "tp_pmerge 0.2 + 0.2",
     ]  # fmt: skip
     assert [column.name for column in group.columns] == ["T-1", "S-3", "N-1", "task mean"]
-    assert group.budgets == [(0.1, 0.1), (0.2, 0.2)]
+    assert group.budgets == [(0.1, 0.1, None), (0.2, 0.2, None)]
     assert group.left_out == 0
 
 
@@ -64,7 +64,7 @@ def test_runs_without_samples_are_refused(tmp_path: Path) -> None:
 
 
 def test_score_table_shows_scores_chance_and_costs(group: Group) -> None:
-    table = score_table(group, (0.1, 0.1), "official", dict.fromkeys(("full", "h2o", "tp_pmerge"), "#000000"))
+    table = score_table(group, (0.1, 0.1, None), "official", dict.fromkeys(("full", "h2o", "tp_pmerge"), "#000000"))
     full, h2o, _ = table.lines
     assert [cell.text for cell in full.cells] == ["100.0", "100.0", "0.0", "66.7"]  # no needle is two words
     assert h2o.cells[0].text == "25.0"  # one of four: the attack is no choice
@@ -81,7 +81,7 @@ def test_score_table_shows_scores_chance_and_costs(group: Group) -> None:
 def test_intervals_are_shown_from_enough_pairs(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells_module, "FEWEST_PAIRS", 1)
     (group,) = gather(find_runs(runs))
-    table = score_table(group, (0.1, 0.1), "official", dict.fromkeys(("full", "h2o", "tp_pmerge"), "#000000"))
+    table = score_table(group, (0.1, 0.1, None), "official", dict.fromkeys(("full", "h2o", "tp_pmerge"), "#000000"))
     points, low, high, _ = table.differences["against"][0][1][3]
     assert low <= points <= high < 0
 
@@ -97,7 +97,7 @@ def test_a_time_over_part_of_the_samples_says_so_and_shared_times_are_nowhere(tm
             fields=lambda dataset, number, alone=alone: {"times": {**times, "decode_rows": 2 - (number < alone)}},
         )
     (group,) = gather(find_runs(folders.results))
-    table = score_table(group, (0.1, 0.1), "official", {"full": "", "h2o": ""})
+    table = score_table(group, (0.1, 0.1, None), "official", {"full": "", "h2o": ""})
     assert [line.costs[-1] for line in table.lines] == ["3.00 (3 of 12 samples)", "–"]
     assert time_chart(group) is None  # one time is no comparison
 
@@ -116,7 +116,7 @@ def test_runs_over_fewer_datasets_are_not_ranked_with_the_others(tmp_path: Path)
 def test_paper_scores_stand_beside_the_papers_benchmark_only(group: Group, runs: Path) -> None:
     from dataclasses import replace
 
-    row = group.at((0.1, 0.1))[1]
+    row = group.at((0.1, 0.1, None))[1]
     assert paper_score(group, row, "T-1") is None
     real = replace(group, is_paper_benchmark=True, model="llava7b")
     assert paper_score(real, row, "T-1") == 40.2
@@ -156,6 +156,24 @@ def test_origin_names_the_command_that_makes_a_run_again(group: Group) -> None:
     assert by_label["full"].state == "finished"
 
 
+def test_budgets_that_were_given_as_such_are_told_from_alpha1_and_alpha2(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    for name, fields in (("plain", {}), ("share", {"budget": 0.2}), ("tokens", {"budget": 16})):
+        kept = {"kept_tokens": (16, 16), "realised_budget": 0.2, "kept_bytes": 160}
+        folders.write(name, strategy("h2o", **fields), truth, fields=lambda dataset, number, kept=kept: kept)
+    (group,) = gather(find_runs(folders.results))
+    labels = ["h2o 0.1 + 0.1", "h2o, capped 20 %", "h2o, capped 16 tokens"]
+    assert [row.label for row in group.rows] == labels
+    assert [row.budget for row in group.rows] == [0.2, 0.2, None]
+    assert [[row.label for row in group.compressing(asked)] for asked in group.budgets] == [[label] for label in labels]
+    assert [audit.over for audit in budget_audits(group)] == [0, 0, 0]
+    assert [origin.command.split()[5:8] for origin in origins(group)] == [
+        ["alpha1=0.1", "alpha2=0.1", "semantics=paper"],
+        ["alpha1=0.1", "alpha2=0.1", "budget=0.2"],
+        ["alpha1=0.1", "alpha2=0.1", "budget=16"],
+    ]
+
+
 def test_telling_samples_contrast_the_text_prior_by_turns_won_and_lost(tmp_path: Path) -> None:
     folders = Folders(tmp_path)
     folders.write("full", strategy("full"), truth)
@@ -170,5 +188,5 @@ def test_telling_samples_contrast_the_text_prior_by_turns_won_and_lost(tmp_path:
     folders.write("h2o", strategy("h2o"), h2o)
     folders.write("tp", strategy("tp_pmerge"), tp)
     (group,) = gather(find_runs(folders.results))
-    assert telling_samples(group, (0.1, 0.1), 2) == [(ROUGE, "2"), (CHOICE, "1")]
-    assert len(telling_samples(group, (0.1, 0.1), 9)) == 2  # the full cache finds no needle
+    assert telling_samples(group, (0.1, 0.1, None), 2) == [(ROUGE, "2"), (CHOICE, "1")]
+    assert len(telling_samples(group, (0.1, 0.1, None), 9)) == 2  # the full cache finds no needle

@@ -17,6 +17,13 @@ from tests.runner.small_benchmark import CHOICE, NEEDLE, ROUGE
         ("alpha1=true", "alpha1 must be a number from 0 to 1, not True"),
         ("alpha1=nan", "alpha1 must be a number from 0 to 1, not nan"),
         ("alpha1=0.95", "alpha1 + alpha2 is 1.05; the budget cannot be above 1"),
+        (
+            "budget=0",
+            "budget=0 does not fit; choose a share of the prompt above 0 and up to 1, such as 0.2, or a whole",
+        ),
+        ("budget=1.5", "budget=1.5 does not fit; choose a share of the prompt above 0 and up to 1, such as 0.2, or a"),
+        ("budget=much", "budget='much' does not fit"),
+        ("budget=true", "budget=True does not fit"),
         ("limit=0", "limit must be a whole number of at least 1, not 0"),
         ("limit=2.5", "limit must be a whole number of at least 1, not 2.5"),
         ("subset=last", "unknown subset 'last'; choose one of first, random"),
@@ -38,6 +45,13 @@ def test_a_wrong_value_is_named_with_what_is_allowed(settings_of: MakeSettings, 
         settings_of(override)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_budget_that_nothing_splits_is_refused(settings_of: MakeSettings) -> None:
+    with pytest.raises(
+        LookmError, match=r"budget=0\.2 is split as alpha1 : alpha2, which are both 0; give one of them"
+    ):
+        settings_of("budget=0.2", "alpha1=0", "alpha2=0")
 
 
 def test_a_budget_of_exactly_one_is_allowed(settings_of: MakeSettings) -> None:
@@ -97,7 +111,7 @@ def test_what_is_computed_where_leaves_the_folder_alone(settings_of: MakeSetting
     "override",
     [
         "strategy=h2o", "alpha1=0.05", "alpha2=0.05", "semantics=release", "strategy.text_prior=strict", "seed=1",
-        "dtype=bfloat16", "model.weights_seed=1", "model.max_new_tokens=5",
+        "budget=0.2", "budget=256", "dtype=bfloat16", "model.weights_seed=1", "model.max_new_tokens=5",
     ],
 )  # fmt: skip
 def test_what_decides_the_answers_has_a_folder_of_its_own(settings_of: MakeSettings, override: str) -> None:
@@ -112,8 +126,16 @@ def test_the_folder_is_readable_and_a_function_of_the_values(settings_of: MakeSe
     assert settings_of("alpha1=0.05", "strategy.text_prior=union").run == name
 
 
+def test_a_budget_names_the_folder_and_equal_ratios_are_one_run(settings_of: MakeSettings) -> None:
+    assert "-b0.2-paper-" in settings_of("budget=0.2").run
+    assert settings_of("budget=0.2", "alpha1=0.4", "alpha2=0.4").run == settings_of("budget=0.2").run
+    assert settings_of("budget=0.2", "alpha1=0.4", "alpha2=0.4").identity == settings_of("budget=0.2").identity
+    assert "-b256-0.25-0.75-" in settings_of("budget=256", "alpha1=0.1", "alpha2=0.3").run
+    assert "budget" not in settings_of().identity["strategy"]
+
+
 def test_the_full_cache_knows_no_budget_and_no_semantics(settings_of: MakeSettings) -> None:
-    plain, other = settings_of("strategy=full"), settings_of("strategy=full", "alpha1=0.3", "semantics=release")
+    plain, other = settings_of("strategy=full"), settings_of("strategy=full", "alpha1=0.3", "budget=9")
     assert not plain.compresses
     assert other.run == plain.run
     assert other.identity == plain.identity

@@ -253,7 +253,7 @@ def test_all_formats_say_the_same(folders: Folders, experiment: Experiment, few_
         assert "random LLaVA · small benchmark" in form
     lines = [line.split(",") for line in as_csv(table).splitlines()]
     assert len({len(line) for line in lines}) == 1
-    (cell,) = (dict(zip(lines[0], line, strict=True)) for line in lines if line[5] == "h2o" and line[9] == "T-1")
+    (cell,) = (dict(zip(lines[0], line, strict=True)) for line in lines if line[5] == "h2o" and line[10] == "T-1")
     assert (cell["score"], cell["minus_full"], cell["excludes_zero"]) == ("0", "-100", "true")
     assert cell["changed_answers"] == "100"
     body = latex[latex.index(r"\begin") : latex.index(r"\end")]
