@@ -15,11 +15,11 @@ from torch import Tensor
 
 from lookm.errors import BudgetError, LookmError
 from lookm.layer import Layer
-from lookm.merging import Kept
+from lookm.merging import Kept, kept_of_heads
 from lookm.registry import resolve_strategy
 from lookm.statistics import Needs
 from lookm.storage.rows import CompressedRow
-from lookm.strategy import Strategy
+from lookm.strategy import Choice, Strategy
 
 
 def compress(
@@ -106,8 +106,8 @@ def compress_many(strategies: Sequence[Strategy], layer: Layer) -> list[Compress
     rows: list[CompressedRow | None] = [None] * len(strategies)
     groups: dict[Hashable, list[int]] = {}
     for index, strategy in enumerate(strategies):
-        promised = strategy.promised_tokens(layer.is_image)
-        if promised in (0, layer.length):  # there is nothing to choose
+        if not strategy.chooses(layer.is_image):
+            promised = strategy.promised_tokens(layer.is_image)
             positions = torch.arange(promised, device=layer.keys.device).expand(layer.kv_heads, -1)
             rows[index] = CompressedRow(layer.keys[:, :promised], layer.values[:, :promised], positions)
         else:
@@ -124,32 +124,38 @@ def compress_many(strategies: Sequence[Strategy], layer: Layer) -> list[Compress
     checked = [(strategies[index], choices[key]) for key, members in groups.items() for index in members]
     check_choices(checked, layer)
     for key, members in groups.items():
-        kept = Kept(layer, choices[key])
+        choice = choices[key]
+        kept = [Kept(layer, choice)] if isinstance(choice, Tensor) else kept_of_heads(layer, choice)
         for index in members:
-            rows[index] = CompressedRow(*strategies[index].merge_into(kept), kept.positions)
+            merged = [(*strategies[index].merge_into(part), part.positions) for part in kept]
+            if isinstance(choice, Tensor):
+                rows[index] = CompressedRow(*merged[0])
+            else:
+                keys, values, positions = (
+                    torch.cat([part[0] for part in parts]) for parts in zip(*merged, strict=True)
+                )
+                rows[index] = CompressedRow(keys, values, positions, tuple(map(len, choice)))
     return [row for row in rows if row is not None]
 
 
 def joined_needs(strategies: Sequence[Strategy], is_image: Tensor) -> Needs:
     """The statistics that the strategies which choose among a prompt's tokens, is_image (L,) bool, read together."""
-    length = is_image.numel()
-    choosing = (strategy for strategy in strategies if 0 < strategy.promised_tokens(is_image) < length)
+    choosing = (strategy for strategy in strategies if strategy.chooses(is_image))
     return reduce(or_, (strategy.needs(is_image) for strategy in choosing), Needs())
 
 
 @torch.no_grad()
 def observe(strategies: Sequence[Strategy], layer: Layer) -> None:
     """Show one prompt in one layer, just after its attention, to strategies that choose after the whole prompt."""
-    length = layer.length
-    reading = [strategy for strategy in strategies if 0 < strategy.promised_tokens(layer.is_image) < length]
+    reading = [strategy for strategy in strategies if strategy.chooses(layer.is_image)]
     if reading:
         layer.make_statistics(joined_needs(reading, layer.is_image))
     for strategy in reading:
         strategy.observe(layer)
 
 
-def check_choices(choices: Sequence[tuple[Strategy, Tensor]], layer: Layer) -> None:
-    """Compare choices of one prompt, positions (Hkv, K) int64, with what their strategies promise.
+def check_choices(choices: Sequence[tuple[Strategy, Choice]], layer: Layer) -> None:
+    """Compare choices of one prompt with what their strategies promise.
 
     All are compared at once, so that the device is waited for once.
 
@@ -157,15 +163,19 @@ def check_choices(choices: Sequence[tuple[Strategy, Tensor]], layer: Layer) -> N
         BudgetError: for another number of tokens, positions that are not ascending, or a missing recent window.
     """
     suspicions = []
-    for strategy, kept in choices:
-        promised = strategy.layer_tokens(layer)
-        if kept.shape != (layer.kv_heads, promised):
+    for strategy, choice in choices:
+        promised, counts = strategy.layer_total(layer), [len(head) for head in choice]
+        total = sum(counts)
+        right = total == promised if strategy.fixed_size else total <= promised
+        if len(counts) != layer.kv_heads or not right or (len(set(counts)) > 1 and not strategy.ragged_heads):
             raise BudgetError(
-                f"{strategy.name} kept {tuple(kept.shape)} (heads, tokens) of {layer.length} tokens; "
-                f"its definition promises {(layer.kv_heads, promised)}"
+                f"{strategy.name} kept {counts} of {layer.length} tokens in the heads of layer {layer.index}; its "
+                f"definition promises {'' if strategy.fixed_size else 'at most '}{promised} in {layer.kv_heads} "
+                f"{'heads together' if strategy.ragged_heads else 'equal heads'}"
             )
-        broken = strategy.broken_promises(kept, layer.is_image)
-        suspicions += [(wrong, f"{strategy.name} {said}") for wrong, said in broken]
+        for positions in [choice] if isinstance(choice, Tensor) else [head[None] for head in choice]:
+            broken = strategy.broken_promises(positions, layer.is_image)
+            suspicions += [(wrong, f"{strategy.name} {said}") for wrong, said in broken]
     if suspicions:
         for wrong, said in zip(torch.stack([wrong for wrong, _ in suspicions]).tolist(), suspicions, strict=True):
             if wrong:

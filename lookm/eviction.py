@@ -3,7 +3,7 @@
 LOOK-M, arXiv 2406.18139, Eqs. 5–8. Every function works on one prompt; ties go to the earlier position.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -62,6 +62,24 @@ def top_of_groups(scores: Tensor, marked: Tensor, n_marked: Tensor, n: int) -> T
     allowed = torch.where(is_marked, n_marked[:, None], n - n_marked[:, None])
     first = (place > allowed).to(torch.uint8).argsort(dim=-1, stable=True)[:, :n]
     return by_score.gather(1, first).sort(dim=1).values
+
+
+def counts_across_heads(scores: Tensor, total: int, least: int) -> list[int]:
+    """How many of the `total` highest scores of all heads (H, P) each head has, where each gets `least` ≤ P at first.
+
+    Ties go to the earlier head.
+    """
+    ordered = scores.sort(dim=-1, descending=True, stable=True).values
+    ordered[:, :least] = torch.inf
+    chosen = ordered.flatten().argsort(descending=True, stable=True)[:total]
+    counts: list[int] = torch.bincount(chosen // scores.shape[1], minlength=scores.shape[0]).tolist()
+    return counts
+
+
+def ragged_top(scores: Tensor, counts: Sequence[int], length: int, recent: int) -> list[Tensor]:
+    """Of each head (H, P) its `counts` highest-scored positions and the last `recent`: (counts + recent,) ascending."""
+    best = top_positions(scores, max(counts))
+    return [with_recent(head[None, :n], length, recent)[0] for head, n in zip(best, counts, strict=True)]
 
 
 def with_recent(important: Tensor, length: int, recent: int) -> Tensor:

@@ -10,6 +10,7 @@ from transformers import LogitsProcessorList, PretrainedConfig, PreTrainedModel
 
 from lookm.context import filling
 from lookm.greedy import Answers, GreedyChoice
+from lookm.lone_cache import LoneCache
 from lookm.prompt import Prompt
 from lookm.record import Times, report_of
 from lookm.report import Report
@@ -56,7 +57,7 @@ class Limits:
 
 
 class Group:
-    """Strategies whose caches fit into memory together.
+    """Strategies whose caches fit into memory together, or one that is decoded by itself.
 
     Args:
         strategies: of the group.
@@ -75,7 +76,11 @@ class Group:
         self.strategies = strategies
         self.prompt = prompt
         self.limits = limits
-        self.cache = SweepCache(strategies, prompt, config, limits.max_new_tokens - 1)
+        self.cache: SweepCache | LoneCache
+        if strategies[0].joins_sweeps:
+            self.cache = SweepCache(strategies, prompt, config, limits.max_new_tokens - 1)
+        else:
+            self.cache = LoneCache(strategies[0], prompt, config)
         self.rows = list(self.cache.rows)
         self.answers = Answers(len(self.rows), limits.ends)
         self.steps = 0
@@ -101,7 +106,9 @@ class Group:
         if positions is not None:
             positions = positions.index_select(-2, prompts)
         self.decode_begin = Mark.now(device)
-        if limits.static and positions is not None and not choice.reads_ids and not self.cache.untouched:
+        static = limits.static and positions is not None and not choice.reads_ids and not self.cache.untouched
+        if static and isinstance(self.cache, SweepCache):
+            assert positions is not None
             self._decode(StaticStep(model, self.cache, choice, tokens[prompts], positions))
         else:
             self._decode(DecodeStep(model, self.cache, choice, tokens[prompts], positions))
@@ -131,7 +138,7 @@ class Group:
         place = {(row.prompt_row, index): number for number, row in enumerate(self.rows) for index in row.strategies}
         prompts = range(len(self.prompt.starts))
         lengths = self.prompt.row_lengths()
-        evicting = {i for row in self.rows if row.kept < lengths[row.prompt_row] for i in row.strategies}
+        evicting = {i for i, s in enumerate(self.strategies) if any(map(s.chooses, self.cache.row_is_image))}
         image_tokens = torch.stack([is_image.sum() for is_image in self.cache.row_is_image]).tolist()
         compress = self.cache.compressing.milliseconds()
         assert self.cache.prefill_end is not None

@@ -21,17 +21,20 @@ class KeptPositions:
     Attributes:
         strategy: which.
         is_image: (L,) bool, on the CPU.
-        layers: for each layer the kept positions, (Hkv, K) int64 ascending, on the CPU.
+        layers: for each layer and in it each head the kept positions, (K_h,) int64 ascending, on the CPU.
     """
 
     strategy: Strategy
     is_image: Tensor
-    layers: tuple[Tensor, ...]
+    layers: tuple[Sequence[Tensor], ...]
 
     def mask(self, layer: int) -> Tensor:
         """Whether each head of a layer kept each position, (Hkv, L) bool."""
-        kept = self.layers[layer]
-        return torch.zeros(kept.shape[0], self.is_image.numel(), dtype=torch.bool).scatter_(1, kept, True)
+        heads = self.layers[layer]
+        mask = torch.zeros(len(heads), self.is_image.numel(), dtype=torch.bool)
+        for head, positions in zip(mask, heads, strict=True):
+            head[positions] = True
+        return mask
 
     def share(self) -> Tensor:
         """Of all heads of all layers, the share that kept each position, (L,) float32."""
@@ -59,7 +62,7 @@ def kept_positions(
         >>> (kept,) = kept_positions(model, inputs, [load_strategy("tp_pmerge")])
         >>> kept.share()[kept.is_image]  # how many of the heads kept each image token
     """
-    layers: list[list[Tensor]] = [[] for _ in strategies]
+    layers: list[list[Sequence[Tensor]]] = [[] for _ in strategies]
     late = [index for index, strategy in enumerate(strategies) if strategy.whole_prompt]
     early = [index for index, strategy in enumerate(strategies) if not strategy.whole_prompt]
     held: list[Layer] = []
@@ -68,7 +71,7 @@ def kept_positions(
     def note(indices: list[int], layer: Layer) -> None:
         rows = compress_many([strategies[index] for index in indices], layer)
         for index, row in zip(indices, rows, strict=True):
-            layers[index].append(row.positions.cpu())
+            layers[index].append(row.head_positions())
 
     def look(layer: Layer) -> None:
         nonlocal is_image

@@ -1,6 +1,7 @@
 """One prompt in one layer, as strategies read it: states, attention statistics, and what earlier layers left."""
 
 from collections.abc import Callable, Hashable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ class Layer:
         plain: whether attention is softmax(Q Kᵀ · scaling) of each token on those before it and itself, without another
             mask, cap or sink; the statistics are right in any case.
         rotation: gives the rotary embedding; None for a layer without a model, which has the standard one.
+        token_ids: (L,) int64, where they are known.
         memory: one prompt's, handed from layer to layer: what `remember` puts there.
     """
 
@@ -45,6 +47,7 @@ class Layer:
     statistics: Statistics | None = None
     plain: bool = True
     rotation: Callable[[], Rotation] | None = None
+    token_ids: Tensor | None = None
     memory: dict[Hashable, dict[int, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,6 +100,17 @@ class Layer:
         if self.rotation is not None:
             return self.rotation()
         return Rotation.standard(self.length, self.keys.shape[-1], self.keys.device)
+
+    def head(self, number: int) -> "Layer":
+        """The layer with one key/value head and its query heads alone."""
+        group = self.queries.shape[0] // self.kv_heads
+        own = slice(number * group, (number + 1) * group)
+        head = copy(self)
+        head.queries, head._shared = self.queries[own], {}
+        head.keys, head.values = self.keys[number : number + 1], self.values[number : number + 1]
+        head.log_sum_exp = None if self.log_sum_exp is None else self.log_sum_exp[own]
+        head.statistics = None if self.statistics is None else self.statistics.of_heads(own)
+        return head
 
     def per_kv_head(self, scores: Tensor) -> Tensor:
         """Average the scores of one group's query heads: (Hq, …) → (Hkv, …)."""

@@ -4,6 +4,7 @@ LOOK-M, arXiv 2406.18139, Eq. 9: each evicted token goes to the kept token whose
 by head, its value likewise. What is made of the sums (Eqs. 10–12) stands in `lookm.method`. All is float32.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -121,6 +122,11 @@ class Kept:
                 self.layer.keys, self.layer.values, matches, self.positions.shape[1], weighted=weighted
             )
         return self._sums[weighted, released]
+
+
+def kept_of_heads(layer: Layer, positions: Sequence[Tensor]) -> list[Kept]:
+    """Each head by itself, where they keep different numbers: positions (K_h,) int64 ascending of each."""
+    return [Kept(layer.head(number), head[None]) for number, head in enumerate(positions)]
 
 
 def sum_evicted(keys: Tensor, values: Tensor, matches: Matches, n_kept: int, *, weighted: bool) -> Sums:

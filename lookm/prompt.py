@@ -25,12 +25,14 @@ class Prompt:
     Attributes:
         starts: the first token of each row that is not padding.
         is_image: (B, L) bool, true for image tokens (video and audio tokens too: whatever is not text).
+        token_ids: (B, L) int64, or None where only embeddings are known.
     """
 
     starts: tuple[int, ...]
     is_image: Tensor
     tail: int = 0
     """Tokens that come in the same pass and are no part of the prompt: they are read after its compression."""
+    token_ids: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -106,7 +108,7 @@ def read_prompt(
     length = is_image.shape[1] - tail
     if attention_mask is not None and attention_mask.shape == is_image.shape:
         attention_mask = attention_mask[:, :length]
-    return Prompt(_row_starts(attention_mask, is_image.shape[0], length), is_image[:, :length], tail)
+    return Prompt(_row_starts(attention_mask, is_image.shape[0], length), is_image[:, :length], tail, input_ids)
 
 
 def padding_of(attention_mask: Tensor | None, new: int, seen: int) -> Tensor | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
@@ -89,11 +90,16 @@ class PromptCache(Cache, ABC):
                 log_sum_exp=None if log_sum_exp is None else log_sum_exp[row, :, start:],
                 statistics=None if statistics is None else statistics[row],
                 plain=plain,
+                token_ids=self._token_ids(row, queries.device),
                 rotation=partial(_rotation_of, self._rotary_call if rotary else None, row, start),
                 memory=self._row_memory[row],
             )
             for row, start in enumerate(self.prompt.starts)
         ]
+
+    def _token_ids(self, row: int, device: torch.device) -> Tensor | None:
+        ids = self.prompt.token_ids
+        return None if ids is None else ids[row, self.prompt.starts[row] :].to(device)
 
     def note_rotary_call(self, call: RotaryCall) -> None:
         """Remember how the prompt is rotated, before its first layer."""
@@ -123,6 +129,21 @@ class PromptCache(Cache, ABC):
     def untouched_sizes(self) -> dict[int, LayerSizes]:
         """What the layers hold that stay as they are, just after the prompt, by their index."""
         return {index: _sizes_as_they_are(self.layers[index], self.prompt) for index in self.untouched}
+
+    def mask_of_untouched(self, rows: Sequence[int], tokens: int) -> Tensor | None:
+        """Which of the tokens seen are padding for the layers that stay as they are; None if none is.
+
+        Args:
+            rows: of the prompt batch, R of them, as often as they are decoded.
+            tokens: seen, the one that is decoded among them.
+
+        Returns:
+            (R, tokens) int64, 0 for padding.
+        """
+        if not self.untouched or not any(self.prompt.starts):
+            return None
+        starts = torch.tensor([self.prompt.starts[row] for row in rows])
+        return (torch.arange(tokens) >= starts[:, None]).long().to(self.prompt.is_image.device)
 
     @abstractmethod
     def layer_is_compressed(self, layer_index: int) -> bool:

@@ -42,6 +42,11 @@ class Statistics:
     squares: Tensor | None
     windows: dict[int, Tensor]
 
+    def of_heads(self, heads: slice) -> "Statistics":
+        """Those of some query heads."""
+        sums, squares = (None if made is None else made[heads] for made in (self.sums, self.squares))
+        return Statistics(sums, squares, {w: made[heads] for w, made in self.windows.items()})
+
 
 @torch.no_grad()
 def attention_statistics(

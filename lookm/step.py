@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from lookm.context import filling
 from lookm.greedy import GreedyChoice, best_tokens
+from lookm.lone_cache import LoneCache
 from lookm.sweep_cache import SweepCache
 
 
@@ -23,7 +24,12 @@ class DecodeStep:
     """
 
     def __init__(
-        self, model: PreTrainedModel, cache: SweepCache, choice: GreedyChoice, tokens: Tensor, positions: Tensor | None
+        self,
+        model: PreTrainedModel,
+        cache: SweepCache | LoneCache,
+        choice: GreedyChoice,
+        tokens: Tensor,
+        positions: Tensor | None,
     ) -> None:
         self.model, self.cache, self.choice = model, cache, choice
         self.tokens, self.positions = tokens, positions
@@ -66,6 +72,8 @@ class StaticStep(DecodeStep):
     step by step. For plain greedy choice and models that are told their positions; attention reads all slots of a row,
     those of future tokens masked.
     """
+
+    cache: SweepCache
 
     def __init__(
         self, model: PreTrainedModel, cache: SweepCache, choice: GreedyChoice, tokens: Tensor, positions: Tensor

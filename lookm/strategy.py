@@ -7,6 +7,7 @@ from math import inf
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from lookm.budgets import budget_sizes, split_budget
@@ -17,6 +18,8 @@ from lookm.prompt import on_host
 from lookm.statistics import Needs
 
 Semantics = Literal["paper", "release"]
+Choice = Tensor | list[Tensor]
+"""Positions that stay: (Hkv, K) int64, or for each head (K_h,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,7 @@ class Strategy(ABC):
     - `selection_key(length)`: strategies of equal keys share one `keep`.
     - `promised_tokens(is_image)`, `promised_recent(length)`: what `keep` must fulfil; it is compared in every layer.
     - `layer_tokens(layer)`, `whole_prompt` and `observe(layer)`: budgets that differ between layers.
+    - `ragged_heads`, `fixed_size`: heads that keep different numbers of tokens; numbers that no budget tells.
     - `merge_into(kept)`: keys and values to store; those of the kept tokens as they are by default.
 
     Attributes:
@@ -55,6 +59,9 @@ class Strategy(ABC):
 
     whole_prompt: ClassVar[bool] = False
     """Whether layers are cut after the last one was attended, so that all are held in full until then."""
+
+    ragged_heads: ClassVar[bool] = False
+    """Whether the heads of a layer may keep different numbers of tokens: `keep` then gives a list of positions."""
 
     compresses_text_only: ClassVar[bool] = False
     """Whether the released code compresses a prompt without images under this strategy."""
@@ -128,6 +135,20 @@ class Strategy(ABC):
         """Whether less than the whole prompt is asked for, as far as that does not depend on its length."""
         return self.nominal_budget is None or self.nominal_budget < 1
 
+    @property
+    def fixed_size(self) -> bool:
+        """Whether the budget tells how many tokens stay; otherwise `promised_tokens` is the most that may."""
+        return True
+
+    @property
+    def joins_sweeps(self) -> bool:
+        """Whether a sweep decodes this row together with others; otherwise alone, with the same answers."""
+        return not self.ragged_heads
+
+    def chooses(self, is_image: Tensor) -> bool:
+        """Whether something of this prompt stays and something may go, so that `keep` is asked."""
+        return not self.fixed_size or 0 < self.promised_tokens(is_image) < is_image.numel()
+
     def window_sizes(self, length: int) -> tuple[int, int]:
         """M recent and N important tokens of a prompt of L tokens: int(α1 · L) and int(α2 · L).
 
@@ -146,11 +167,12 @@ class Strategy(ABC):
         return Needs()
 
     @abstractmethod
-    def keep(self, layer: Layer) -> Tensor:
+    def keep(self, layer: Layer) -> Choice:
         """Choose what stays of one prompt in one layer, where the budget is below L.
 
         Returns:
-            Positions (Hkv, K) int64, ascending, with K = `promised_tokens`.
+            Positions (Hkv, K) int64, ascending, with K = `layer_tokens`; with `ragged_heads` also a list of (K_h,) for
+            each head, `layer_total` in all.
         """
 
     def selection_key(self, length: int) -> Hashable:
@@ -167,11 +189,15 @@ class Strategy(ABC):
         return length if self._keeps_all(is_image) else min(length, sum(self.window_sizes(length)))
 
     def layer_tokens(self, layer: Layer) -> int:
-        """How many tokens every head of this layer keeps: `promised_tokens`, unless the strategy divides its budget.
+        """How many tokens a head of this layer keeps: `promised_tokens`, unless the strategy divides its budget.
 
         A strategy that gives layers different numbers (`divides_budget`) keeps `promised_tokens` on their mean.
         """
         return self.promised_tokens(layer.is_image)
+
+    def layer_total(self, layer: Layer) -> int:
+        """How many tokens all heads of this layer keep together."""
+        return layer.kv_heads * self.layer_tokens(layer)
 
     def observe(self, layer: Layer) -> None:  # noqa: B027  nothing to read is the rule
         """With `whole_prompt`: read a layer just after its attention, and `remember` what the choice will need."""
@@ -183,8 +209,8 @@ class Strategy(ABC):
     def broken_promises(self, kept: Tensor, is_image: Tensor) -> list[tuple[Tensor, str]]:
         """What could be wrong with kept positions (Hkv, K) of the promised number: a bool scalar and what to say."""
         length, recent = is_image.numel(), self.promised_recent(is_image.numel())
-        if kept.shape[1] == 0:
-            return []
+        if kept.shape[1] < max(1, recent):
+            return [(torch.tensor(recent > 0, device=kept.device), f"kept less than the last {recent} tokens")]
         wrong = (kept.diff(dim=1) <= 0).any() | (kept[:, 0] < 0).any() | (kept[:, -1] >= length).any()
         if recent:
             wrong |= (kept[:, kept.shape[1] - recent] != length - recent).any()

@@ -37,7 +37,8 @@ def generate_sweep(
     In float32 every row has the tokens that `look_once` with its strategy and `generate(do_sample=False)` give; in half
     precision a larger batch rounds differently, and near ties may fall the other way (`first_differences` counts them).
     The caches are estimated first. Strategies that do not fit together are run in groups, each with a prefill of the
-    decoder of its own: encoding again costs no memory anywhere, which keeping the rows of later groups would.
+    decoder of its own: encoding again costs no memory anywhere, which keeping the rows of later groups would. So does a
+    strategy whose rows do not join (`Strategy.joins_sweeps`).
 
     Args:
         model: as for `look_once`.
@@ -70,8 +71,10 @@ def generate_sweep(
     limit = free_bytes(prompt.is_image.device) if memory_limit is None else memory_limit
     needed = estimate_bytes(model.config, model.dtype, strategies, images, max_new_tokens)
     ends = {"eos_token_id": list(eos_token_ids)} if eos_token_ids else {}
-    groups = [[strategies[index] for index in group] for group in fitting_groups(needed, limit)]
-    sweep = _Sweep(groups, prompt, static=cuda_graph)
+    joint = [index for index, strategy in enumerate(strategies) if strategy.joins_sweeps]
+    groups = [[joint[place] for place in group] for group in fitting_groups([needed[index] for index in joint], limit)]
+    groups += [[index] for index, strategy in enumerate(strategies) if not strategy.joins_sweeps]
+    sweep = _Sweep([[strategies[index] for index in group] for group in groups], prompt, static=cuda_graph)
     with led(decoder):
         model.generate(  # type: ignore[operator]
             **inputs,
@@ -83,7 +86,8 @@ def generate_sweep(
             num_beams=1,
             custom_generate=sweep.run,
         )
-    return sweep.rows
+    order = [index for group in groups for index in group]
+    return [row for _, row in sorted(zip(order, sweep.rows, strict=True), key=lambda pair: pair[0])]
 
 
 def _check_call(model: PreTrainedModel, min_new_tokens: int, max_new_tokens: int) -> None:

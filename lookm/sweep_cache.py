@@ -152,11 +152,7 @@ class SweepCache(PromptCache):
 
     def decode_attention_mask(self) -> Tensor | None:
         """Which tokens are padding, (R, tokens seen and one), for the layers that stay as they are; None if none is."""
-        if not self.untouched or not any(self.prompt.starts):
-            return None
-        starts = torch.tensor([self.prompt.starts[row.prompt_row] for row in self.rows])
-        seen = torch.arange(self.prompt.length + self._step + 1)
-        return (seen >= starts[:, None]).long().to(self.prompt.is_image.device)
+        return self.mask_of_untouched([row.prompt_row for row in self.rows], self.prompt.length + self._step + 1)
 
     def _keep_untouched_rows(self, rows: Sequence[int]) -> None:
         for index in self.untouched:

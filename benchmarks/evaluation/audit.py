@@ -43,7 +43,7 @@ def audit_records(strategy: Strategy, dataset: str, records: Iterable[SampleReco
     with_images = [record for record in answered if record.image_tokens]
     whole = [record for record in with_images if set(record.kept_tokens) == {record.prompt_tokens}]
     nominal = 1.0 if strategy.nominal_budget is None else strategy.nominal_budget  # tokens: all of a short prompt
-    if len(whole) >= _ENOUGH and len(whole) == len(with_images) and nominal < 1:
+    if len(whole) >= _ENOUGH and len(whole) == len(with_images) and nominal < 1 and strategy.fixed_size:
         raise BudgetError(
             f"{dataset}: {strategy.name} kept all {len(whole)} prompts whole at a nominal budget of "
             f"{nominal:.0%}, which compresses nothing; results are not written"
@@ -57,7 +57,7 @@ def _fault(strategy: Strategy, record: SampleRecord) -> str:
         return f"{length} prompt tokens, {record.image_tokens} image tokens and {len(kept)} layers are recorded"
     low, high = _promise(strategy, record)
     promise = f"{low}" if low == high else f"{low} to {high}"
-    if strategy.divides_budget and (max(kept) > length or not low <= fmean(kept) <= high):
+    if strategy.divides_budget and (max(kept) > length or not low <= round(fmean(kept), 6) <= high):
         return f"the layers kept {fmean(kept):.2f} of {length} tokens on their mean, {strategy.name} promises {promise}"
     for layer, tokens in enumerate(kept):
         if not strategy.divides_budget and not low <= tokens <= high:
@@ -92,4 +92,4 @@ def promised_range(strategy: Strategy, length: int, image_tokens: int) -> tuple[
 
     images_first = torch.arange(length) < image_tokens
     promises = [strategy.promised_tokens(layout) for layout in (images_first, images_first.flip(0))]
-    return min(promises), max(promises)
+    return min(promises) if strategy.fixed_size else 0, max(promises)

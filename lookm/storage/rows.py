@@ -41,6 +41,11 @@ class CompressedRow:
     positions: Tensor
     counts: tuple[int, ...] | None = None
 
+    def head_positions(self) -> tuple[Tensor, ...]:
+        """The kept positions of each head, (K_h,) int64 ascending, on the CPU."""
+        positions = self.positions.cpu()
+        return positions.unbind() if self.counts is None else positions.split(self.counts)
+
     @property
     def tokens(self) -> float:
         """Tokens of a head; their mean where heads keep different numbers."""

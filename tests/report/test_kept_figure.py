@@ -33,7 +33,7 @@ def test_heat_is_warm_where_tokens_were_kept_and_dark_where_they_went() -> None:
 
 def test_one_line_a_strategy_with_its_words_and_pictures() -> None:
     keeps = torch.tensor([[0, 3, 5, 10], [0, 1, 5, 10]])
-    found = [KeptPositions(load_strategy(name), IS_IMAGE, (keeps,)) for name in ("tp", "h2o")]
+    found = [KeptPositions(load_strategy(name), IS_IMAGE, (keeps.unbind(),)) for name in ("tp", "h2o")]
     figure = draw_kept(specimen(), found, "a title")
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert texts[:2] == ["tp", "text 100%, images 12% kept"]

@@ -92,7 +92,7 @@ def test_kept_bits_are_the_masks(heads: int, group: Group) -> None:
     kept = torch.stack(
         [torch.randperm(21, generator=torch.Generator().manual_seed(h))[:5].sort().values for h in range(heads)]
     )
-    positions = KeptPositions(load_strategy("h2o"), torch.zeros(21, dtype=torch.bool), (kept,))
+    positions = KeptPositions(load_strategy("h2o"), torch.zeros(21, dtype=torch.bool), (kept.unbind(),))
     data = kept_data("h2o", positions)
     raw = base64.b64decode(data["layers"][0])
     bits = "".join(f"{byte:08b}" for byte in raw)
