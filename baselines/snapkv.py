@@ -12,7 +12,7 @@ from lookm.eviction import top_positions, with_recent
 from lookm.layer import Layer
 from lookm.ranking import fitting_window
 from lookm.statistics import Needs
-from lookm.strategy import Strategy
+from lookm.strategy import Choice, Strategy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +46,16 @@ class SnapKV(Strategy):
     def promised_recent(self, length: int) -> int:
         return self._window_and_slots(length)[0]
 
-    def keep(self, layer: Layer) -> Tensor:
-        length = layer.length
-        recent, _ = self._window_and_slots(length)
-        votes = layer.per_kv_head(layer.window(self._observed(length)))[:, : length - recent]
-        pooled = F.avg_pool1d(votes.unsqueeze(1), self.kernel, stride=1, padding=self.kernel // 2).squeeze(1)
-        return with_recent(top_positions(pooled, self.layer_tokens(layer) - recent), length, recent)
+    def keep(self, layer: Layer) -> Choice:
+        recent = self.promised_recent(layer.length)
+        best = top_positions(self.pooled_votes(layer), self.layer_tokens(layer) - recent)
+        return with_recent(best, layer.length, recent)
+
+    def pooled_votes(self, layer: Layer) -> Tensor:
+        """The pooled sums of the window's attention to the tokens before the recent ones, (Hkv, L − recent) float32."""
+        past = layer.length - self.promised_recent(layer.length)
+        votes = layer.per_kv_head(layer.window(self._observed(layer.length)))[:, :past]
+        return F.avg_pool1d(votes.unsqueeze(1), self.kernel, stride=1, padding=self.kernel // 2).squeeze(1)
 
     def _window_and_slots(self, length: int) -> tuple[int, int]:
         recent, important = self.window_sizes(length)

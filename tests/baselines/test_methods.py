@@ -17,6 +17,7 @@ from lookm.layer import Layer
 from lookm.sweep import generate_sweep
 from tests.baselines import oracle
 from tests.baselines.test_divided import METHODS as DIVIDED
+from tests.baselines.test_ragged import METHODS as RAGGED
 from tests.lookm.layers import compressed, random_layer
 from tests.lookm.models import built, left_padded, prompt
 from tests.lookm.oracle import ROWS
@@ -48,7 +49,7 @@ LAYOUTS = {"text and images": [9, 22, 6, 18, 8], "images alone": [0, 63], "text 
 
 
 def test_every_method_has_a_row() -> None:
-    assert set(METHODS) | set(DIVIDED) | set(ROWS) == set(strategy_names())
+    assert set(METHODS) | set(DIVIDED) | set(RAGGED) | set(ROWS) == set(strategy_names())
 
 
 def rows() -> Iterator[Any]:

@@ -1,0 +1,63 @@
+"""CORM (arXiv 2404.15949): a key stays while recent queries find it important; no budget says how many do.
+
+The paper applies the rule to a ring of the last w queries while decoding, too; here the prompt is cut once by it, and
+the tokens of the answer all stay.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lookm.errors import LookmError
+from lookm.layer import Layer
+from lookm.statistics import causal_logits
+from lookm.strategy import Strategy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corm(Strategy):
+    """Keep the last r tokens, and every token i with A[t, i] ≥ 1 / (t + 1) for one of the last w queries t (from 0).
+
+    The share 1 / (t + 1) is what each of the t + 1 tokens that query t sees would get of even attention. Heads keep
+    what is important to any query head of their group, and different numbers of tokens; α1 and α2 mean nothing here.
+
+    Attributes:
+        window: w.
+        recent: r.
+    """
+
+    ragged_heads: ClassVar[bool] = True
+    compresses_text_only: ClassVar[bool] = True
+
+    window: int = 256
+    recent: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("window", self.window)
+        self._check_count("recent", self.recent, least=1)
+
+    @property
+    def fixed_size(self) -> bool:
+        return False
+
+    def promised_tokens(self, is_image: Tensor) -> int:
+        return is_image.numel()
+
+    def promised_recent(self, length: int) -> int:
+        return min(self.recent, length)
+
+    def keep(self, layer: Layer) -> list[Tensor]:
+        if not layer.plain:
+            raise LookmError(f"{self.name} computes causal attention anew, and layer {layer.index} has another mask")
+        first = max(0, layer.length - self.window)
+        assert layer.scaling is not None
+        important = torch.zeros(layer.kv_heads, layer.length, dtype=torch.bool, device=layer.keys.device)
+        for start, logits in causal_logits(layer.queries, layer.keys, layer.scaling, first=first):
+            t = torch.arange(start, start + logits.shape[1], device=logits.device)[:, None]
+            hits = (logits.softmax(-1) * (t + 1) >= 1) & (t >= first)  # [Hq, rows, keys]
+            important[:, : logits.shape[2]] |= hits.any(1).unflatten(0, (layer.kv_heads, -1)).any(1)
+        important[:, layer.length - self.promised_recent(layer.length) :] = True
+        return [head.nonzero().squeeze(1) for head in important]
