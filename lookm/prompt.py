@@ -108,7 +108,12 @@ def read_prompt(
     length = is_image.shape[1] - tail
     if attention_mask is not None and attention_mask.shape == is_image.shape:
         attention_mask = attention_mask[:, :length]
-    return Prompt(_row_starts(attention_mask, is_image.shape[0], length), is_image[:, :length], tail, input_ids)
+    return Prompt(
+        _row_starts(attention_mask, is_image.shape[0], length),
+        is_image[:, :length],
+        tail,
+        None if input_ids is None else input_ids[:, :length],
+    )
 
 
 def padding_of(attention_mask: Tensor | None, new: int, seen: int) -> Tensor | None:

@@ -259,7 +259,7 @@ def test_heads_that_keep_another_total_are_refused() -> None:
     layer = random_layer(50, kv_heads=3)
     with pytest.raises(BudgetError, match="its definition promises 30 in 3 heads together"):
         compress_many([Careless(name="careless")], layer)
-    with pytest.raises(BudgetError, match="silent kept .* its definition promises 30 in 3 equal heads"):
+    with pytest.raises(BudgetError, match=r"silent kept .* its definition promises 30 in 3 equal heads"):
         compress_many([Silent(name="silent")], layer)
 
 
