@@ -79,7 +79,7 @@ def test_every_strategy_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
         first, paper, keeps, _ = strategy_table.row(name)
         assert first == f"`{name}`"
         assert len(keeps) > 20
-        assert paper.startswith("[") or name in ("full", "random", "even", "window", "vnorm")
+        assert paper.startswith("[") or name in ("full", "random", "even", "replay", "window", "vnorm")
 
 
 def test_what_the_picture_of_kept_tokens_says_is_what_the_command_prints(

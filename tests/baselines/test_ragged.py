@@ -1,6 +1,7 @@
 """Claims about methods whose heads keep different numbers of tokens, from one table."""
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from transformers import AutoTokenizer
 from baselines.adakv import AdaKV
 from baselines.fastgen import punctuation_ids
 from lookm import BudgetError, Strategy, load_strategy, look_once
-from lookm.compression import compress_many
+from lookm.compression import compress_many, observe
 from lookm.kept import kept_positions
 from lookm.layer import Layer
 from lookm.merging import Kept
@@ -21,8 +22,8 @@ from lookm.method import LookM
 from lookm.models.tiny import SHIPPED
 from lookm.observation import observe_prefill
 from lookm.sweep import generate_sweep
-from tests.baselines.oracle import Case, pooled
-from tests.baselines.test_divided import shared_out
+from tests.baselines.oracle import Case, pooled, turned
+from tests.baselines.test_divided import layers_of, shared_out
 from tests.lookm.layers import random_layer
 from tests.lookm.models import built, left_padded, prompt
 from tests.lookm.oracle import best
@@ -92,6 +93,30 @@ def fastgen(case: Case) -> list[list[int]]:
     return kept
 
 
+def replay(cases: list[Case]) -> list[list[list[int]]]:
+    """For each layer its heads: each its floor, then the highest remaining score of any, until the budget is spent."""
+    n, scores = cases[0].length, []
+    for case in cases:
+        queries = case.layer.queries.double().unflatten(0, (case.heads, -1))
+        norms = [[case.norm(case.values, h, j) for j in range(n)] for h in range(case.heads)]
+        mean = sum(map(sum, norms)) / (case.heads * n)
+        for h in range(case.heads):
+            attended = [0.0] * n
+            for group in queries[h]:
+                for i, q in enumerate(group):
+                    logits = case.keys[h] @ turned(q, n - i) / math.sqrt(len(q))
+                    attended = [max(a, x) for a, x in zip(attended, logits.softmax(0).tolist(), strict=True)]
+            odds = [a / (1 - a) for a in (min(a, 0.99) for a in attended)]
+            scores.append([x * norm / mean for x, norm in zip(odds, norms[h], strict=True)])
+    counts = [int(cases[0].fields["least"] * cases[0].budget)] * len(scores)
+    ordered = [sorted(row, reverse=True) for row in scores]
+    while sum(counts) < len(scores) * cases[0].budget:
+        nexts = [row[k] if k < n else -1.0 for row, k in zip(ordered, counts, strict=True)]
+        counts[nexts.index(max(nexts))] += 1
+    heads = [sorted(best(row, list(range(n)), k)) for row, k in zip(scores, counts, strict=True)]
+    return [heads[i : i + cases[0].heads] for i in range(0, len(heads), cases[0].heads)]
+
+
 METHODS: dict[str, tuple[Callable[[Case], list[list[int]]], list[dict[str, Any]]]] = {
     "adakv": (adakv, [{}, {"alpha": 0.0}, {"alpha": 0.7, "window": 2}, {"safeguard": "blend", "kernel": 3}]),
     "corm": (corm, [{}, {"window": 5, "recent": 3}, {"window": 20, "recent": 1}]),
@@ -99,9 +124,15 @@ METHODS: dict[str, tuple[Callable[[Case], list[list[int]]], list[dict[str, Any]]
         fastgen,
         [{}, {"recovery": 0.6, "special": (3,)}, {"recovery": 0.55, "punctuation": [5, 6, 7]}, {"recovery": 1.0}],
     ),
+    "replay": (lambda case: replay([case])[0], [{}, {"least": 0.0}, {"least": 0.6}]),
 }
 ROWS = [(name, changes) for name, (_, variants) in METHODS.items() for changes in variants]
-SHORT = {"adakv": {}, "corm": {"window": 4, "recent": 3}, "fastgen": {"recovery": 0.7, "punctuation": (5, 7)}}
+SHORT = {
+    "adakv": {},
+    "corm": {"window": 4, "recent": 3},
+    "fastgen": {"recovery": 0.7, "punctuation": (5, 7)},
+    "replay": {},
+}
 """Fields at which the tiny models' prompts are cut."""
 
 
@@ -135,6 +166,21 @@ def test_heads_keep_what_the_formula_gives_them(
             assert sum(row.counts) == 3 * strategy.promised_tokens(layer.is_image)
         expected = torch.cat([layer.keys[h, positions] for h, positions in enumerate(kept)])
         assert row.keys.equal(expected)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_replay_gives_all_heads_of_all_layers_one_budget(groups: int) -> None:
+    for budget in ((0.0, 0.02), (0.05, 0.05), (0.2, 0.3)):
+        strategy = load_strategy("replay", alpha1=budget[0], alpha2=budget[1])
+        layers = layers_of([9, 22, 6, 12, 11], groups)
+        values = {"least": strategy.least}
+        expected = replay([Case(layer, *strategy.window_sizes(layer.length), values) for layer in layers])
+        for layer in layers:
+            observe([strategy], layer)
+        rows = [compress_many([strategy], layer)[0] for layer in layers]
+        assert [[head.tolist() for head in row.head_positions()] for row in rows] == expected
+        assert sum(sum(row.counts or ()) for row in rows) == 8 * strategy.promised_tokens(layers[0].is_image)
+        assert len({row.counts for row in rows}) > 1
 
 
 def test_heads_differ_where_their_attention_does() -> None:
