@@ -22,6 +22,25 @@ class LayerSizes:
     compressed: bool = True
 
 
+def peak_bytes(layers: Sequence[LayerSizes], *, whole_prompt: bool) -> tuple[int, ...]:
+    """The most bytes that the keys and values of each row take at once while its prompt is encoded.
+
+    When a layer is compressed it lies in memory twice, in full and as what is kept of it, unless it is kept whole;
+    beside it what is left of the earlier layers. With `whole_prompt` all layers are held in full until the last one.
+    """
+    peaks = []
+    for row in range(len(layers[0].full_bytes)):
+        held = sum(layer.full_bytes[row] for layer in layers) if whole_prompt else 0
+        moments = []
+        for layer in layers:
+            kept, full = layer.kept_bytes[row], layer.full_bytes[row]
+            held += 0 if whole_prompt else full
+            moments.append(held + (0 if kept == full else kept))
+            held += kept - full
+        peaks.append(max(moments))
+    return tuple(peaks)
+
+
 @dataclass(frozen=True)
 class Times:
     """The times of a report, in milliseconds, and how many rows a decode step had."""
@@ -114,6 +133,7 @@ def report_of(
         kept_tokens=tuple(layer.tokens for layer in layers),
         kept_bytes=tuple(layer.kept_bytes for layer in layers),
         full_bytes=tuple(layer.full_bytes for layer in layers),
+        peak_bytes=peak_bytes(layers, whole_prompt=strategy.whole_prompt),
         nominal_budget=strategy.nominal_budget,
         budget=strategy.budget,
         realised_budget=tuple(shares),

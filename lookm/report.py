@@ -16,8 +16,11 @@ class Report:
         prompt_tokens: tokens of each row, padding not counted.
         image_tokens: image tokens of each row.
         kept_tokens: prompt tokens left in the cache, of a head; a mean where heads keep different numbers.
-        kept_bytes: their keys and values, in bytes.
+        kept_bytes: what they take in memory, in bytes: keys and values in the form in which they are stored, with
+            scales, indices and offsets; without padding beside longer rows and room for new tokens.
         full_bytes: keys and values of the whole prompt, in bytes.
+        peak_bytes: of each row, the most bytes that its keys and values take at once during the prefill, all layers:
+            strategies that choose after the whole prompt hold every layer in full until then.
         nominal_budget: α1 + α2 (1 for the full cache); None where `budget` is a number of tokens.
         realised_budget: kept tokens per prompt token, of each row, mean over the layers.
         compress_ms: time spent on statistics, choice and merging, all layers and rows, in milliseconds.
@@ -39,6 +42,7 @@ class Report:
     kept_tokens: tuple[tuple[float, ...], ...]
     kept_bytes: tuple[tuple[int, ...], ...]
     full_bytes: tuple[tuple[int, ...], ...]
+    peak_bytes: tuple[int, ...]
     nominal_budget: float | None
     realised_budget: tuple[float, ...]
     compress_ms: float
@@ -77,7 +81,8 @@ class Report:
             f"(of images {', '.join(map(str, self.image_tokens))})",
             f"  kept per layer  {'; '.join(_span(layer) for layer in zip(*self._compressed(), strict=True))}",
             f"  budget          nominal {nominal}, realised {budgets}",
-            f"  cache           {kept / 2**20:.2f} MiB of {full / 2**20:.2f} MiB",
+            f"  cache           {kept / 2**20:.2f} MiB of {full / 2**20:.2f} MiB, during the prefill at most "
+            f"{sum(self.peak_bytes) / 2**20:.2f} MiB",
             f"  time            prefill {self.prefill_ms:.1f} ms, of it compressing {self.compress_ms:.1f} ms; "
             f"decode {decode}{together}",
         ]

@@ -173,6 +173,7 @@ def _with_report(record: SampleRecord, row: SweepRow, number: int, *, shared: bo
         realised_budget=report.realised_budget[number],
         kept_bytes=sum(layer[number] for layer in report.kept_bytes),
         full_bytes=sum(layer[number] for layer in report.full_bytes),
+        peak_bytes=report.peak_bytes[number],
         answer_tokens=row.tokens[number],
         times=times,
     )

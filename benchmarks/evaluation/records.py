@@ -34,7 +34,8 @@ class SampleRecord:
         prompt_tokens, image_tokens: prompt length with expanded images, and the part of it that is image tokens.
         kept_tokens: tokens kept per head, one number per layer; a mean where heads keep different numbers.
         realised_budget: mean over the layers of kept / prompt tokens.
-        kept_bytes, full_bytes: key and value bytes after and before compression, all layers.
+        kept_bytes, full_bytes: key and value bytes after and before compression, all layers, as they are allocated.
+        peak_bytes: the most of them at once during the prefill; 0 in records from before it was noted.
         answer: the generated text; answer_tokens: its token ids, the closing one included.
         times: `compress_ms` and `prefill_ms` of the whole batch, `decode_ms_per_token` of one step of the batch (None
             where one token was generated), `batch`: prompts in the batch, `decode_rows`: rows of a step. The first
@@ -59,6 +60,7 @@ class SampleRecord:
     realised_budget: float | None = None
     kept_bytes: int = 0
     full_bytes: int = 0
+    peak_bytes: int = 0
     answer: str = ""
     answer_tokens: tuple[int, ...] = ()
     times: dict[str, float | int | None] | None = None
