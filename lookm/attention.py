@@ -128,11 +128,12 @@ def _check(
     """Refuse a layer whose attention is not that of each token on the cached keys before it and its own."""
     assert now.cache is not None
     index = int(module.layer_idx)  # type: ignore[arg-type]
-    held = getattr(now.cache.layers[index], "keys", None)
+    compressed = now.cache.layer_is_compressed(index)
+    held = None if compressed else getattr(now.cache.layers[index], "keys", None)
     reason = None
     if index in now.attended:
         reason = "computes its attention twice"
-    elif now.cache.layer_is_compressed(index):
+    elif compressed:
         reason = "has a mask of its own after the prompt" if mask is not None and _hides(mask) else None
     elif mask is None and (not getattr(module, "is_causal", True) or kwargs.get("is_causal") is False):
         reason = "lets tokens attend to later ones without a mask (is_causal is False)"

@@ -18,7 +18,6 @@ from lookm.prompt import Prompt
 from lookm.prompt_cache import DecodeAttention, PromptCache
 from lookm.record import LayerSizes, PromptRecord
 from lookm.stopwatch import Mark
-from lookm.storage.base import Plain, Storage
 from lookm.storage.stored import Stored
 from lookm.strategy import Strategy
 
@@ -115,13 +114,13 @@ class CompressedLayer(DynamicLayer):
         """Keys that the next queries will meet, and their offset."""
         return (self.seen if self.stored is None else self.stored.length) + query_length, 0
 
-    def compress(self, strategy: Strategy, storage: Storage, prompt: Prompt, layers: Sequence[Layer]) -> LayerSizes:
-        """Replace the full cache by what the strategy keeps of each row, as the storage stores it."""
+    def compress(self, strategy: Strategy, prompt: Prompt, layers: Sequence[Layer]) -> LayerSizes:
+        """Replace the full cache by what the strategy keeps of each row, as its storage stores it."""
         keys, values = self._full
         assert keys is not None
         assert values is not None
         rows = [compress_many([strategy], layer)[0] for layer in layers]
-        self.stored = storage.store(rows, layers)
+        self.stored = strategy.store(rows, layers)
         self._full = None, None
         token_bytes = (keys[0].nbytes + values[0].nbytes) // prompt.length
         return LayerSizes(
@@ -203,11 +202,9 @@ class LookOnceCache(PromptCache):
         rope_deltas: what models with several position axes add to positions after the prompt (B, 1), or None.
     """
 
-    def __init__(
-        self, strategy: Strategy, prompt: Prompt, config: PretrainedConfig, storage: Storage | None = None
-    ) -> None:
+    def __init__(self, strategy: Strategy, prompt: Prompt, config: PretrainedConfig) -> None:
         super().__init__(prompt, config, CompressedLayer, [strategy])
-        self.strategy, self.storage = strategy, storage or Plain()
+        self.strategy = strategy
         image_tokens = torch.stack([is_image.sum() for is_image in self.row_is_image])
         self.record = PromptRecord(strategy, prompt.row_lengths(), image_tokens, [None] * len(self.layers))
         self.padding: Tensor | None = None
@@ -282,7 +279,7 @@ class LookOnceCache(PromptCache):
         begin = Mark.now(rows[0].keys.device)
         for index, layers in self.ready(layer_index, rows, [self.strategy]):
             layer = self._compressed_layer(index)
-            self.record.layers[index] = layer.compress(self.strategy, self.storage, self.prompt, layers)
+            self.record.layers[index] = layer.compress(self.strategy, self.prompt, layers)
         end = Mark.now(rows[0].keys.device)
         self.record.compressing.add(begin, end)
         self.record.prefill_end = end

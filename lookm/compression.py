@@ -6,6 +6,7 @@ what the strategy gets alone: nothing that is computed for one strategy depends 
 """
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -18,7 +19,8 @@ from lookm.layer import Layer
 from lookm.merging import Kept, kept_of_heads
 from lookm.registry import resolve_strategy
 from lookm.statistics import Needs
-from lookm.storage.rows import CompressedRow
+from lookm.storage.base import PLAIN
+from lookm.storage.rows import CompressedRow, States
 from lookm.strategy import Choice, Strategy
 
 
@@ -49,7 +51,8 @@ def compress(
         budget: what is kept at most, split as α1 : α2: a share up to 1, or a number of tokens a head.
         semantics: "paper" or "release"; default: the strategy's.
         scaling: factor on Q Kᵀ, by default 1 / √D.
-        **fields: other fields of the strategy, such as `text_prior="strict"`.
+        **fields: other fields of the strategy, such as `text_prior="strict"`; with `storage="kivi2"`, keys and values
+            are what attention reads of what is stored.
 
     Returns:
         Keys (B, Hkv, K, D) and values (B, Hkv, K, Dv), in position order and in the dtype of the input.
@@ -84,10 +87,20 @@ def compress_rows(
     _check_shapes(queries, keys, values, is_image)
     chosen = resolve_strategy(strategy, **fields)
     images = is_image.to(keys.device).expand(keys.shape[0], -1)
-    return [
-        compress_many([chosen], Layer(q, k, v, image, scaling))[0]
-        for q, k, v, image in zip(queries, keys, values, images, strict=True)
-    ]
+    layers = [Layer(*states, scaling) for states in zip(queries, keys, values, images, strict=True)]
+    rows = [compress_many([chosen], layer)[0] for layer in layers]
+    if chosen.storage == PLAIN:
+        return rows
+    stored = (chosen.storage.store_row(row, layer) for row, layer in zip(rows, layers, strict=True))
+    return [_as_read(row, held.states()) for row, held in zip(rows, stored, strict=True)]
+
+
+def _as_read(row: CompressedRow, states: States) -> CompressedRow:
+    """The row with the keys and values that attention reads of what is stored."""
+    keys, values, valid = states
+    if row.counts is not None and valid is not None:
+        keys, values = keys[valid], values[valid]
+    return replace(row, keys=keys, values=values)
 
 
 def compress_many(strategies: Sequence[Strategy], layer: Layer) -> list[CompressedRow]:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from lookm.decoder import decoder_of, model_of
 from lookm.registry import resolve_strategy
 from lookm.session import Session, innermost_session
+from lookm.storage.base import Storage
 from lookm.strategy import Strategy
 
 
@@ -21,6 +22,7 @@ def look_once(
     alpha2: float | None = None,
     budget: float | int | None = None,
     semantics: str | None = None,
+    storage: str | Storage | None = None,
     image_token_ids: Collection[int] | None = None,
 ) -> Iterator[Session]:
     """Compress the key/value cache of every prompt that `model` encodes in the `with` block, once, after its prefill.
@@ -38,6 +40,8 @@ def look_once(
         alpha2: share of the prompt kept as important tokens; default: the strategy's.
         budget: what is kept at most, split as α1 : α2: a share up to 1, or a number of tokens a layer and head.
         semantics: "paper" or "release"; default: the strategy's.
+        storage: in which form the compressed prompt stays in memory: a name from `configs/storage`, such as "kivi2", or
+            a `Storage`; default: the strategy's, which is the plain one.
         image_token_ids: tokens that stand for images (and videos and audio); default: those that the model's
             configuration names.
 
@@ -52,7 +56,9 @@ def look_once(
         ...     output = model.generate(**inputs, max_new_tokens=64)
         >>> print(session.report())
     """
-    chosen = resolve_strategy(strategy, alpha1=alpha1, alpha2=alpha2, budget=budget, semantics=semantics)
+    chosen = resolve_strategy(
+        strategy, alpha1=alpha1, alpha2=alpha2, budget=budget, semantics=semantics, storage=storage
+    )
     session = Session(model_of(model), chosen, image_token_ids)
     with session.opened():
         yield session

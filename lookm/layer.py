@@ -12,6 +12,9 @@ from lookm.statistics import Needs, Statistics, attention_statistics
 
 T = TypeVar("T")
 
+LAST_QUERIES = 32
+"""Queries of the prompt's end that stay until it is stored."""
+
 
 @dataclass(eq=False)
 class Layer:
@@ -54,6 +57,7 @@ class Layer:
         if self.scaling is None:
             self.scaling = self.queries.shape[-1] ** -0.5
         self._shared: dict[Hashable, Any] = {}
+        self._last_queries: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -126,8 +130,14 @@ class Layer:
             self._shared[key] = make()
         return self._shared[key]
 
+    def last_queries(self, n: int) -> Tensor:
+        """The last n ≤ `LAST_QUERIES` queries, (Hq, n or fewer, D): also after the others were forgotten."""
+        queries = self.queries if self._last_queries is None else self._last_queries
+        return queries[:, -n:]
+
     def forget_queries(self) -> None:
         """Let go of what only statistics are made from, where the layer is held until the prompt's end."""
+        self._last_queries = self.queries[:, -LAST_QUERIES:].clone()
         self.queries, self.log_sum_exp = self.queries.new_empty(self.queries.shape[0], 0, self.queries.shape[-1]), None
 
     def remember(self, key: Hashable, value: Any) -> None:

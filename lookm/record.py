@@ -9,6 +9,7 @@ from torch import Tensor
 from lookm.errors import BudgetError
 from lookm.report import Report
 from lookm.stopwatch import Mark, Stopwatch
+from lookm.storage.base import PLAIN
 from lookm.strategy import Strategy
 
 
@@ -84,6 +85,19 @@ class PromptRecord:
         ]
         return self.strategy.evicts and all(whole)
 
+    def stored_nothing_smaller(self) -> bool:
+        """Whether what is kept takes as many bytes as its tokens have, though they are to be stored in another form."""
+        if self.strategy.storage == PLAIN:
+            return False
+        return not any(
+            size * prompt < full * tokens
+            for layer in self.layers
+            if layer is not None and layer.compressed
+            for size, full, tokens, prompt in zip(
+                layer.kept_bytes, layer.full_bytes, layer.tokens, self.prompt_tokens, strict=True
+            )
+        )
+
     def check_complete(self) -> list[LayerSizes]:
         """Raise BudgetError unless every layer was compressed; return their sizes."""
         missing = [index for index, layer in enumerate(self.layers) if layer is None]
@@ -142,4 +156,5 @@ def report_of(
         decode_ms_per_token=times.decode_ms_per_token,
         decode_rows=times.decode_rows,
         untouched_layers=tuple(index for index, layer in enumerate(layers) if not layer.compressed),
+        storage=strategy.storage.name,
     )

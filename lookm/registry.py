@@ -1,11 +1,11 @@
-"""Strategies by name: `configs/strategy/<name>.yaml` (`_target_` and fields) is the only registry."""
+"""Strategies and storages by name: the YAMLs of `configs/strategy` and `configs/storage` are the only registry."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -13,7 +13,11 @@ from lookm.errors import LookmError
 from lookm.locations import CONFIGS
 
 if TYPE_CHECKING:
+    from lookm.fields import Named
+    from lookm.storage.base import Storage
     from lookm.strategy import Strategy
+
+T = TypeVar("T", bound="Named")
 
 PAPER_ROWS = (
     *("full", "h2o", "snapkv", "roco", "a_merge", "w_merge", "p_merge"),
@@ -24,7 +28,12 @@ PAPER_ROWS = (
 
 def strategy_names() -> list[str]:
     """Names of all strategies, sorted."""
-    return sorted(file.stem for file in (CONFIGS / "strategy").glob("*.yaml"))
+    return _names("strategy")
+
+
+def storage_names() -> list[str]:
+    """Names of all storages, sorted."""
+    return _names("storage")
 
 
 def load_strategy(name: str, **overrides: Any) -> Strategy:
@@ -32,7 +41,7 @@ def load_strategy(name: str, **overrides: Any) -> Strategy:
 
     Args:
         name: a file name in `configs/strategy`, without `.yaml`.
-        **overrides: fields to set, such as `alpha1=0.05`, `semantics="release"`, `text_prior="strict"`.
+        **overrides: fields to set, such as `alpha1=0.05`, `semantics="release"`, `storage="kivi2"`.
 
     Raises:
         LookmError: for a name, field or value that does not exist; the message lists what does.
@@ -41,10 +50,17 @@ def load_strategy(name: str, **overrides: Any) -> Strategy:
         >>> load_strategy("tp_pmerge", alpha1=0.05).nominal_budget
         0.15000000000000002
     """
-    if name not in strategy_names():
-        raise LookmError(f"strategy {name!r} is unknown{_hint(name)}; choose one of {', '.join(strategy_names())}")
-    text = (CONFIGS / "strategy" / f"{name}.yaml").read_text(encoding="utf-8")
-    return build_strategy(name, {**yaml.safe_load(text), **overrides})
+    return build_strategy(name, _yaml("strategy", name) | overrides)
+
+
+def load_storage(name: str, **overrides: Any) -> Storage:
+    """Build a storage from its YAML in `configs/storage`, as `load_strategy` does a strategy.
+
+    Example:
+        >>> load_storage("kivi2", group=16).bits
+        2
+    """
+    return build_storage(name, _yaml("storage", name) | overrides)
 
 
 def build_strategy(name: str, settings: dict[str, Any]) -> Strategy:
@@ -55,20 +71,16 @@ def build_strategy(name: str, settings: dict[str, Any]) -> Strategy:
     """
     from lookm.strategy import Strategy  # with it comes torch; names are asked for without
 
-    settings = dict(settings)
-    target = str(settings.pop("_target_", ""))
-    module, _, attribute = target.rpartition(".")
-    try:
-        kind = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise LookmError(f"strategy {name!r}: _target_ {target!r} cannot be imported ({error})") from error
-    if not (isinstance(kind, type) and issubclass(kind, Strategy)):
-        raise LookmError(f"strategy {name!r}: _target_ {target!r} is no subclass of lookm.Strategy")
-    known = [field.name for field in fields(kind) if field.name != "name"]
-    for key in settings:
-        if key not in known:
-            raise LookmError(f"strategy {name!r} has no field {key!r}; it has {', '.join(known)}")
-    return kind(name=name, **settings)
+    made: Strategy = _build(Strategy, name, settings)  # type: ignore[type-abstract]
+    return made
+
+
+def build_storage(name: str, settings: dict[str, Any]) -> Storage:
+    """Build a storage, as `build_strategy` does a strategy."""
+    from lookm.storage.base import Storage
+
+    made: Storage = _build(Storage, name, settings)  # type: ignore[type-abstract]
+    return made
 
 
 def resolve_strategy(strategy: str | Strategy, **overrides: Any) -> Strategy:
@@ -83,6 +95,44 @@ def resolve_strategy(strategy: str | Strategy, **overrides: Any) -> Strategy:
     return strategy.with_fields(**chosen)
 
 
-def _hint(name: str) -> str:
-    close = get_close_matches(str(name), strategy_names(), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def resolve_storage(storage: str | Storage) -> Storage:
+    """A storage by name or as given."""
+    from lookm.storage.base import Storage
+
+    if isinstance(storage, str):
+        return load_storage(storage)
+    if not isinstance(storage, Storage):
+        raise LookmError(f"storage {storage!r} is neither a name nor a lookm Storage")
+    return storage
+
+
+def _names(kind: str) -> list[str]:
+    return sorted(file.stem for file in (CONFIGS / kind).glob("*.yaml"))
+
+
+def _yaml(kind: str, name: str) -> dict[str, Any]:
+    names = _names(kind)
+    if name not in names:
+        close = get_close_matches(str(name), names, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise LookmError(f"{kind} {name!r} is unknown{hint}; choose one of {', '.join(names)}")
+    settings: dict[str, Any] = yaml.safe_load((CONFIGS / kind / f"{name}.yaml").read_text(encoding="utf-8"))
+    return settings
+
+
+def _build(base: type[T], name: str, settings: dict[str, Any]) -> Any:
+    """An instance of a subclass of `base`."""
+    settings = dict(settings)
+    target = str(settings.pop("_target_", ""))
+    module, _, attribute = target.rpartition(".")
+    try:
+        made = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise LookmError(f"{base.kind} {name!r}: _target_ {target!r} cannot be imported ({error})") from error
+    if not (isinstance(made, type) and issubclass(made, base)):
+        raise LookmError(f"{base.kind} {name!r}: _target_ {target!r} is no subclass of lookm's {base.__name__}")
+    known = [field.name for field in fields(made) if field.name != "name"]
+    for key in settings:
+        if key not in known:
+            raise LookmError(f"{base.kind} {name!r} has no field {key!r}; it has {', '.join(known)}")
+    return made(name=name, **settings)

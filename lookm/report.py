@@ -28,6 +28,7 @@ class Report:
         decode_ms_per_token: mean time between two decode steps of the batch; None with fewer than two steps.
         decode_rows: rows that were decoded together at the start: the prompts of the batch, in a sweep times the
             strategies. A step's time is that of all of them, so compare it only between equal `decode_rows`.
+        storage: in which form the kept tokens are stored.
         untouched_layers: layers that stay as they are (a window, a state, attention on images alone); what they hold is
             in `kept_*` and, the same, in `full_*`, and the realised budget is that of the other layers.
         budget: what was asked for as `budget`, a share or a number of tokens; None where α1 and α2 alone say it.
@@ -51,6 +52,7 @@ class Report:
     decode_rows: int = 1
     untouched_layers: tuple[int, ...] = ()
     budget: float | int | None = None
+    storage: str = "plain"
 
     @property
     def byte_budget(self) -> float:
@@ -74,8 +76,9 @@ class Report:
         nominal = f"{self.budget} tokens" if self.nominal_budget is None else f"{self.nominal_budget:.1%}"
         decode = "–" if self.decode_ms_per_token is None else f"{self.decode_ms_per_token:.2f} ms/token"
         together = f" of {self.decode_rows} rows together" if self.decode_rows > rows else ""
+        stored = "" if self.storage == "plain" else f" + {self.storage}"
         lines = [
-            f"{self.strategy} ({self.semantics}, α1 {self.alpha1:g}, α2 {self.alpha2:g}), "
+            f"{self.strategy}{stored} ({self.semantics}, α1 {self.alpha1:g}, α2 {self.alpha2:g}), "
             f"{rows} prompt{'s' if rows > 1 else ''}, {len(self.kept_tokens)} layers{self._untouched()}",
             f"  prompt tokens   {', '.join(map(str, self.prompt_tokens))} "
             f"(of images {', '.join(map(str, self.image_tokens))})",

@@ -240,6 +240,11 @@ class Session:
         if cache.record.prefill_end is not None and len(cache.record.steps) > 1:
             return
         cache.end_prompt()
+        if cache.record.stored_nothing_smaller():
+            self._warn(
+                f"storage={self.strategy.storage.name} made nothing of a prompt smaller: too few tokens come before "
+                "those that stay whole"
+            )
         if not cache.record.evicted_nothing():
             return
         images = int(cache.record.image_tokens.sum())

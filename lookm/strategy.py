@@ -1,21 +1,24 @@
 """What a compression strategy is: importance × eviction × merge, as one small frozen dataclass."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
-from dataclasses import dataclass, fields, replace
-from math import inf
-from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from lookm.budgets import budget_sizes, split_budget
 from lookm.errors import LookmError
+from lookm.fields import Named
 from lookm.layer import Layer
 from lookm.merging import Kept
 from lookm.prompt import on_host
+from lookm.registry import resolve_storage
 from lookm.statistics import Needs
+from lookm.storage.base import PLAIN, Storage
+from lookm.storage.rows import CompressedRow
+from lookm.storage.stored import Stored
 
 Semantics = Literal["paper", "release"]
 Choice = Tensor | list[Tensor]
@@ -23,7 +26,7 @@ Choice = Tensor | list[Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strategy(ABC):
+class Strategy(Named, ABC):
     """Base of all strategies: which attention statistics it `needs`, which positions it `keep`s of a layer, and what
     it makes of the rest (`merge_into`).
 
@@ -46,13 +49,16 @@ class Strategy(ABC):
             of tokens a layer and head, above 1. None: α1 + α2, which a union text prior exceeds. α1 and α2 are
             rescaled to what the budget is split into, or under a number of tokens to a sum of 1.
         semantics: "paper" follows the paper's equations, "release" what the authors' code computes.
+        storage: how what it left is stored; a name stands for `configs/storage/<name>.yaml`.
     """
 
-    name: str
+    kind: ClassVar[str] = "strategy"
+
     alpha1: float = 0.1
     alpha2: float = 0.1
     budget: float | int | None = None
     semantics: Semantics = "paper"
+    storage: Storage = PLAIN
 
     divides_budget: ClassVar[bool] = False
     """Whether layers keep different numbers of tokens, on their mean what is promised."""
@@ -77,51 +83,12 @@ class Strategy(ABC):
             for field, value in {"budget": budget, "alpha1": alpha1, "alpha2": alpha2}.items():
                 object.__setattr__(self, field, value)
         self._check_choice("semantics", get_args(Semantics))
+        object.__setattr__(self, "storage", resolve_storage(self.storage))
 
-    def _check_share(self, field: str, value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
-            raise LookmError(f"{field}={value!r} is not a share; choose a number from 0 to 1")
-        if type(value) not in (int, float):  # NumPy's; the shortest number that it stands for
-            object.__setattr__(self, field, float(str(value)))
-
-    def _check_flag(self, field: str, value: object) -> None:
-        if not isinstance(value, bool):
-            raise LookmError(f"{field}={value!r} does not fit; choose true or false")
-
-    def _check_above_zero(self, field: str, value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < inf:
-            raise LookmError(f"{field}={value!r} does not fit; choose a number above 0")
-
-    def _check_count(self, field: str, value: object, *, least: int = 0) -> None:
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-            raise LookmError(f"{field}={value!r} does not fit; choose an integer from {least}")
-
-    def _check_positive(self, field: str, value: object, *, odd: bool = False) -> None:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, Integral)
-            or int(value) < 1
-            or (odd and int(value) % 2 == 0)
-        ):
-            raise LookmError(f"{field}={value!r} does not fit; choose a positive {'odd ' if odd else ''}integer")
-        if type(value) is not int:
-            object.__setattr__(self, field, int(value))
-
-    def _check_choice(self, field: str, choices: tuple[str, ...]) -> None:
-        if getattr(self, field) not in choices:
-            raise LookmError(f"{field}={getattr(self, field)!r} is unknown; choose one of {', '.join(choices)}")
-
-    def with_fields(self, **changes: Any) -> "Strategy":
-        """A copy with some fields changed.
-
-        Raises:
-            LookmError: for a field that the strategy does not have, or a wrong value.
-        """
-        known = [field.name for field in fields(self)]
-        for key in changes:
-            if key not in known:
-                raise LookmError(f"strategy {self.name!r} has no field {key!r}; it has {', '.join(known)}")
-        return replace(self, **changes)
+    @property
+    def label(self) -> str:
+        """Its name, and that of its storage unless that is the plain one: `tp_pmerge + kivi2`."""
+        return self.name if self.storage == PLAIN else f"{self.name} + {self.storage.name}"
 
     @property
     def nominal_budget(self) -> float | None:
@@ -143,7 +110,7 @@ class Strategy(ABC):
     @property
     def joins_sweeps(self) -> bool:
         """Whether a sweep decodes this row together with others; otherwise alone, with the same answers."""
-        return not self.ragged_heads
+        return not self.ragged_heads and self.storage == PLAIN
 
     def chooses(self, is_image: Tensor) -> bool:
         """Whether something of this prompt stays and something may go, so that `keep` is asked."""
@@ -178,10 +145,12 @@ class Strategy(ABC):
     def selection_key(self, length: int) -> Hashable:
         """What `keep` depends on besides the prompt: strategies with equal keys must keep equal positions.
 
-        By default every field but the name. A strategy that also merges, or that chooses as another one does, may
-        answer less, and then shares the choice with the others of its key.
+        By default every field but the name and the storage. A strategy that also merges, or that chooses as another one
+        does, may answer less, and then shares the choice with the others of its key.
         """
-        return type(self), *(getattr(self, field.name) for field in fields(self) if field.name != "name")
+        return type(self), *(
+            getattr(self, field.name) for field in fields(self) if field.name not in ("name", "storage")
+        )
 
     def promised_tokens(self, is_image: Tensor) -> int:
         """How many tokens of this prompt every head keeps, by definition: min(L, M + N) unless a subclass says more."""
@@ -199,7 +168,7 @@ class Strategy(ABC):
         """How many tokens all heads of this layer keep together."""
         return layer.kv_heads * self.layer_tokens(layer)
 
-    def observe(self, layer: Layer) -> None:  # noqa: B027  nothing to read is the rule
+    def observe(self, layer: Layer) -> None:
         """With `whole_prompt`: read a layer just after its attention, and `remember` what the choice will need."""
 
     def promised_recent(self, length: int) -> int:
@@ -219,6 +188,10 @@ class Strategy(ABC):
     def merge_into(self, kept: Kept) -> tuple[Tensor, Tensor]:
         """Make the kept cache of one prompt, keys (Hkv, K, D) and values (Hkv, K, Dv); by default those kept."""
         return kept.keys, kept.values
+
+    def store(self, rows: Sequence[CompressedRow], layers: Sequence[Layer]) -> Stored:
+        """Put away what was left of a batch of prompts in one layer, in the form that stays in memory."""
+        return self.storage.store(rows, layers)
 
     def _keeps_all(self, is_image: Tensor) -> bool:
         """The released code leaves prompts without images alone (SnapKV apart)."""

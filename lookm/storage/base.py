@@ -3,21 +3,19 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from lookm.fields import Named
 from lookm.layer import Layer
 from lookm.storage.rows import CompressedRow, RaggedRow, States, StoredRow, compact
 from lookm.storage.stored import PlainStored, Stored, StoredRows, stacked
 
 
 @dataclass(frozen=True, kw_only=True)
-class Storage(ABC):
-    """Base of all storages; a subclass says how one prompt of one layer is stored (`store_row`).
+class Storage(Named, ABC):
+    """Base of all storages; a subclass says how one prompt of one layer is stored (`store_row`)."""
 
-    Attributes:
-        name: as in `configs/storage/<name>.yaml`.
-    """
-
-    name: str
+    kind: ClassVar[str] = "storage"
 
     @abstractmethod
     def store_row(self, row: CompressedRow, layer: Layer) -> StoredRow:
