@@ -22,7 +22,7 @@ setup(
     ],
     package_dir=MOVED,
     package_data={
-        "lookm": ["models/*/*"],
+        "lookm": ["models/*.json", "models/*/*"],
         "lookm.configs": ["*.yaml", "*/*.yaml", "*/*/*.yaml"],
         "benchmarks": ["report/templates/*"],
         "benchmarks.paper": ["*"],

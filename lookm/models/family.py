@@ -1,14 +1,16 @@
-"""One loader for all backbones; what differs between them is a `Family`, one small file each."""
+"""One loader for all backbones; what differs between them is a `Family`."""
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import CLIPImageProcessorPil, PreTrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from lookm.errors import LookmError
@@ -17,14 +19,20 @@ from lookm.models.source import Source
 from lookm.models.templates import template_text
 
 FAMILIES = {
-    "internvl": "InternVLChatFamily",
-    "internvl3": "InternVL3Family",
-    "llava": "LlavaFamily",
-    "llava_onevision": "OnevisionFamily",
-    "mobilevlm": "MobileVLMFamily",
-    "qwen2_5vl": "QwenFamily",
+    "internvl": "internvl.InternVLChatFamily",
+    "internvl3": "internvl.InternVL3Family",
+    "llava": "llava.LlavaFamily",
+    "llava_onevision": "llava.OnevisionFamily",
+    "mobilevlm": "mobilevlm.MobileVLMFamily",
+    "qwen2_5vl": "qwen2_5vl.QwenFamily",
 }
-"""File in this folder → its family."""
+"""Name in a model's YAML → file and class in this folder."""
+FULL_SIZES = Path(__file__).with_name("full_sizes.json")
+"""Repository → its `config.json`, as far as it decides the architecture."""
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,7 @@ class Family(ABC):
     """A kind of backbone: how its checkpoint is read and what an image is to it. Fields are fields of its YAML.
 
     Attributes:
+        repository: the checkpoint on the Hub whose size `weights=random` builds, a key of `FULL_SIZES`.
         model_class: the model's class.
         model_type: what the checkpoint's `config.json` calls itself.
         key_map: regular expressions for the checkpoint's tensor names → what the model calls them.
@@ -41,6 +50,7 @@ class Family(ABC):
         around_image: texts before and after each image, special tokens of the tokenizer.
     """
 
+    repository: ClassVar[str]
     model_class: ClassVar[type[PreTrainedModel]]
     model_type: ClassVar[str]
     key_map: ClassVar[Mapping[str, str] | None] = None
@@ -49,9 +59,9 @@ class Family(ABC):
     background: ClassVar[tuple[int, int, int] | None] = None
     around_image: ClassVar[tuple[str, str]] = ("", "")
 
-    @abstractmethod
     def full_size(self) -> PreTrainedConfig:
         """The configuration that `weights=random` builds."""
+        return self.read_config(json.loads(FULL_SIZES.read_text(encoding="utf-8"))[self.repository])
 
     @abstractmethod
     def image_shape(self, config: Any) -> ImageShape:
@@ -83,7 +93,8 @@ def family_of(model_config: Mapping[str, Any]) -> Family:
     name = model_config.get("family")
     if name not in FAMILIES:
         raise LookmError(f"unknown family {name!r} of backbones; choose one of {', '.join(FAMILIES)}")
-    kind: type[Family] = getattr(import_module(f"lookm.models.{name}"), FAMILIES[name])
+    module, _, class_name = FAMILIES[name].partition(".")
+    kind: type[Family] = getattr(import_module(f"lookm.models.{module}"), class_name)
     options = {field.name for field in fields(kind)}
     return kind(**{key: value for key, value in model_config.items() if key in options})
 
@@ -134,3 +145,22 @@ def load_backbone(
         background=kind.background,
         around_image=kind.around_image,
     )
+
+
+def clip_processor(
+    side: int, mean: tuple[float, float, float] = CLIP_MEAN, std: tuple[float, float, float] = CLIP_STD
+) -> BaseImageProcessor:
+    """Bicubic resize (Pillow's) to `side` pixels and normalisation of square images."""
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        resample=3,
+        image_mean=list(mean),
+        image_std=list(std),
+    )
+
+
+def mean_colour(mean: tuple[float, float, float] = CLIP_MEAN) -> tuple[int, int, int]:
+    """The colour that images are padded with: the mean in 0 … 255, cut off as the original does."""
+    red, green, blue = (int(value * 255) for value in mean)
+    return red, green, blue

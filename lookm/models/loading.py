@@ -14,11 +14,18 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from lookm.errors import LookmError
-from lookm.models.byte_tokenizer import byte_tokenizer
 from lookm.models.family import Family
 from lookm.models.sentencepiece import load_sentencepiece
 from lookm.models.source import Source, find_folder, uses_bin
@@ -118,6 +125,27 @@ def random_model(model_class: type[PreTrainedModel], config: PreTrainedConfig, s
         torch.manual_seed(source.seed)
         model: PreTrainedModel = model_class._from_config(config, dtype=getattr(torch, source.dtype))
     return model.eval()
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of single bytes, for models whose weights are made up.
+
+    `<unk>` (also padding), `<s>` and `</s>` are 0, 1 and 2; the 256 bytes follow. Other ids decode to nothing.
+    """
+    special = ["<unk>", "<s>", "</s>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE({token: number for number, token in enumerate([*special, *letters])}, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<unk>",
+        padding_side="left",
+    )
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

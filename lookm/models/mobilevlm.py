@@ -12,8 +12,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
 from lookm.models.backbone import ImageShape
-from lookm.models.family import Family
-from lookm.models.parts import clip_processor, mean_colour, vit_l_14_336
+from lookm.models.family import Family, clip_processor, mean_colour
 from lookm.models.vision_llama import (
     LLAMA_KEYS,
     LLAMA_UNNEEDED,
@@ -33,6 +32,10 @@ _KEYS = {
     r"^model\.mm_projector\.peg\.peg\.0\.": "projector.positional.",
 }
 _TOWER = "openai/clip-vit-large-patch14-336"
+_TOWER_CONFIG = {
+    **{"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
+    **{"image_size": 336, "patch_size": 14, "projection_dim": 768},
+}
 
 
 class MobileVLMConfig(VisionLlamaConfig):
@@ -96,26 +99,12 @@ class MobileVLM(VisionLlama):
 class MobileVLMFamily(Family):
     """The original checkpoint, whose `config.json` names its vision tower; a `vision_config` in it replaces that."""
 
+    repository = "mtgv/MobileVLM_V2-3B"
     model_class = MobileVLM
     model_type = "mobilevlm"
     key_map = LLAMA_KEYS | _KEYS
     unneeded = (*LLAMA_UNNEEDED, r"^vision_tower\.clip\.(vision_model\.)?encoder\.layers\.")
     background = mean_colour()
-
-    def full_size(self) -> MobileVLMConfig:
-        """The configuration of `mtgv/MobileVLM_V2-3B`: MobileLLaMA 2.7B, head size 80, 23 of CLIP's layers."""
-        text = LlamaConfig(
-            vocab_size=32000,
-            hidden_size=2560,
-            intermediate_size=6912,
-            num_hidden_layers=32,
-            num_attention_heads=32,
-            num_key_value_heads=32,
-            max_position_embeddings=2048,
-            rms_norm_eps=1e-6,
-            tie_word_embeddings=False,
-        )
-        return MobileVLMConfig(text_config=text, vision_config=vit_l_14_336(layers=23))
 
     def image_shape(self, config: Any) -> ImageShape:
         return ImageShape(GRID**2, (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1)
@@ -127,6 +116,6 @@ class MobileVLMFamily(Family):
         require(config, mm_projector_type="ldpnetv2", mm_vision_select_feature="patch")
         if "vision_config" not in config:
             require(config, mm_vision_tower=_TOWER)
-        vision = CLIPVisionConfig(**config["vision_config"]) if "vision_config" in config else vit_l_14_336()
+        vision = CLIPVisionConfig(**config.get("vision_config", _TOWER_CONFIG))
         vision.num_hidden_layers = layers_used(config, vision.num_hidden_layers)
         return MobileVLMConfig(text_config=text_config(config), vision_config=vision)

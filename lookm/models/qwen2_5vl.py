@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 from transformers.image_processing_utils import BaseImageProcessor
 
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone, EncodedImages, ImageShape
 from lookm.models.family import Family
-from lookm.models.parts import QWEN2_7B
 
 FEWEST_IMAGE_TOKENS = 4
 
@@ -63,6 +62,7 @@ class QwenFamily(Family):
 
     max_image_tokens: int
 
+    repository = "Qwen/Qwen2.5-VL-7B-Instruct"
     model_class = Qwen2_5_VLForConditionalGeneration
     model_type = "qwen2_5_vl"
     backbone_class = QwenBackbone
@@ -73,32 +73,6 @@ class QwenFamily(Family):
             raise LookmError(
                 f"max_image_tokens is {self.max_image_tokens}; an image has at least {FEWEST_IMAGE_TOKENS} tokens"
             )
-
-    def full_size(self) -> Qwen2_5_VLConfig:
-        """The configuration of `Qwen/Qwen2.5-VL-7B-Instruct`."""
-        positions = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
-        text = QWEN2_7B | {"model_type": "qwen2_5_vl_text", "vocab_size": 152064, "max_position_embeddings": 128000}
-        return Qwen2_5_VLConfig(
-            text_config=text | {"rope_parameters": positions},
-            vision_config={
-                "depth": 32,
-                "hidden_size": 1280,
-                "intermediate_size": 3420,
-                "num_heads": 16,
-                "out_hidden_size": 3584,
-                "patch_size": 14,
-                "spatial_merge_size": 2,
-                "temporal_patch_size": 2,
-                "window_size": 112,
-                "fullatt_block_indexes": [7, 15, 23, 31],
-                "tokens_per_second": 2,
-            },
-            image_token_id=151655,
-            video_token_id=151656,
-            vision_start_token_id=151652,
-            vision_end_token_id=151653,
-            tie_word_embeddings=False,
-        )
 
     def image_shape(self, config: Any) -> ImageShape:
         return ImageShape(self.max_image_tokens, self.max_image_tokens * config.vision_config.spatial_merge_size**2)

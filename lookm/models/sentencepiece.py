@@ -1,11 +1,5 @@
-"""LLaMA's `tokenizer.model` without the sentencepiece package: its vocabulary as a fast byte-fallback BPE tokenizer.
+"""LLaMA's `tokenizer.model` without the sentencepiece package: its vocabulary as a fast byte-fallback BPE tokenizer."""
 
-The file is one protocol-buffer message. Of its fields only the pieces are needed (field 1, repeated): their text (1),
-score (2) and type (3).
-"""
-
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +9,6 @@ from transformers import PreTrainedTokenizerFast
 
 from lookm.errors import LookmError
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _UNKNOWN, _CONTROL = 2, 3
 _SPACE = "▁"
 
@@ -75,59 +68,19 @@ def read_pieces(file: Path) -> list[Piece]:
     """The vocabulary of a `tokenizer.model`, in the order of its ids.
 
     Raises:
-        LookmError: the file cannot be read as one.
+        LookmError: the file cannot be read as one, or the package protobuf is missing.
     """
+    from transformers.convert_slow_tokenizer import import_protobuf
+
     try:
-        pieces = [
-            _piece(value) for field, value in _fields(file.read_bytes()) if field == 1 and isinstance(value, bytes)
-        ]
-    except (IndexError, ValueError, struct.error):
-        pieces = []
-    if not pieces:
+        model = import_protobuf().ModelProto()
+        model.ParseFromString(file.read_bytes())
+    except ImportError:
+        raise LookmError(f"{file} needs the package protobuf: pip install 'lookm-harness[harness]'") from None
+    except Exception as error:
+        if type(error).__name__ != "DecodeError":
+            raise
+        model.Clear()
+    if not model.pieces:
         raise LookmError(f"{file} is no sentencepiece model; download it again")
-    return pieces
-
-
-def _piece(message: bytes) -> Piece:
-    text, score, kind = "", 0.0, 1
-    for field, value in _fields(message):
-        if field == 1 and isinstance(value, bytes):
-            text = value.decode()
-        elif field == 2 and isinstance(value, bytes):
-            (score,) = struct.unpack("<f", value)
-        elif field == 3 and isinstance(value, int):
-            kind = value
-    return Piece(text, score, kind)
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """Number and value of each field: an int for a varint, bytes for all else."""
-    place = 0
-    while place < len(message):
-        tag, place = _varint(message, place)
-        field, wire = tag >> 3, tag & 7
-        if wire == _VARINT:
-            number, place = _varint(message, place)
-            yield field, number
-            continue
-        if wire == _BYTES:
-            size, place = _varint(message, place)
-        elif wire in (_FIXED32, _FIXED64):
-            size = 4 if wire == _FIXED32 else 8
-        else:
-            raise ValueError(f"wire type {wire}")
-        if place + size > len(message):
-            raise ValueError("cut short")
-        yield field, message[place : place + size]
-        place += size
-
-
-def _varint(message: bytes, place: int) -> tuple[int, int]:
-    """The number that begins at `place`, seven bits a byte, and the place after it."""
-    number = shift = 0
-    while True:
-        byte = message[place]
-        number |= (byte & 127) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 128:
-            return number, place
+    return [Piece(piece.piece, piece.score, piece.type) for piece in model.pieces]

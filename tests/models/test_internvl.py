@@ -11,10 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lookm.models.backbone import Backbone
-from lookm.models.family import load_backbone
-from lookm.models.intern_vit import InternViT, InternViTConfig
-from lookm.models.internvl import InternVLChatFamily
-from lookm.models.parts import IMAGENET_MEAN, mean_colour
+from lookm.models.family import IMAGENET_MEAN, load_backbone, mean_colour
+from lookm.models.internvl import InternViT, InternViTConfig, InternVLChatFamily
 from tests.lookm.rounding import assert_close, pass_error
 from tests.models import checkpoints, plain
 from tests.models.claims import check_backbone, check_sweep, picture

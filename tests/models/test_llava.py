@@ -9,8 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lookm.models.backbone import Backbone
-from lookm.models.family import load_backbone
-from lookm.models.parts import clip_processor, mean_colour
+from lookm.models.family import clip_processor, load_backbone, mean_colour
 from tests.lookm.rounding import assert_close, pass_error
 from tests.models import checkpoints, plain
 from tests.models.claims import check_backbone, check_sweep, picture

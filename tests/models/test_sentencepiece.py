@@ -1,5 +1,6 @@
 """LLaMA's tokenizer.model is read without sentencepiece, and cuts texts as sentencepiece does."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,12 @@ def test_a_vocabulary_without_an_end_is_refused(tmp_path: Path) -> None:
     write_sentencepiece(tmp_path, [("<unk>", 0.0, 2), ("a", 0.0, 1)])
     with pytest.raises(LookmError, match="no LLaMA tokenizer"):
         load_sentencepiece(tmp_path / "tokenizer.model")
+
+
+def test_without_protobuf_the_line_says_what_to_install(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise ImportError
+
+    monkeypatch.setattr(import_module("transformers.convert_slow_tokenizer"), "import_protobuf", absent)
+    with pytest.raises(LookmError, match=r"needs the package protobuf: pip install 'lookm-harness\[harness\]'"):
+        read_pieces(file)
