@@ -52,16 +52,13 @@ def send(options: argparse.Namespace) -> int:
     """Sends the runs; returns the exit status.
 
     Raises:
-        LookmError: no run, one that was computed before scores were recorded, or a wrong field.
+        LookmError: no run, one of another format, or a wrong field.
     """
     from benchmarks.evaluation.loggers import GROUP_VARIABLE, Guarded, log_finished_run, open_logger
     from benchmarks.evaluation.store import find_runs
 
     config = _logger_config(options.logger, options.set)
     runs = find_runs(options.runs)
-    for run in runs:
-        for dataset in run.datasets:
-            run.scored_records(dataset)  # before anything is sent
     if options.group:
         os.environ[GROUP_VARIABLE] = options.group
     failed = 0

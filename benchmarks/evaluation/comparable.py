@@ -42,7 +42,7 @@ def differences(runs: Mapping[str, Mapping[str, Any]], *, ignored: tuple[str, ..
     facts = {name: facts_of(about) for name, about in runs.items()}
     values: dict[str, dict[str, str]] = {}
     for key in dict.fromkeys(key for of_run in facts.values() for key in of_run):
-        if key == "model.path" or key.startswith(ignored):  # older folders name it; the weights' fingerprint counts
+        if key.startswith(ignored):
             continue
         for name, of_run in facts.items():
             if key.startswith(("data.", "semantics")) and of_run.get(key) is None:

@@ -128,8 +128,6 @@ def _processor() -> str:
 def difference_in(recorded: Any, now: Any, *, shared_keys_only: bool = False, name: str = "") -> str:
     """The first difference between two JSON values in words; empty where there is none.
 
-    The place of the weights (`model.path`), which older folders name, does not count: their fingerprint does.
-
     Args:
         recorded, now: the values.
         shared_keys_only: of mappings, compare only keys that both sides have.
@@ -140,8 +138,6 @@ def difference_in(recorded: Any, now: Any, *, shared_keys_only: bool = False, na
             if shared_keys_only and not (key in recorded and key in now):
                 continue
             path = f"{name}.{key}" if name else str(key)
-            if path == "model.path":
-                continue
             difference = difference_in(recorded.get(key), now.get(key), name=path)
             if difference:
                 return difference

@@ -24,8 +24,7 @@ class SampleRecord:
         n_images: images of the annotation, before any were dropped.
         chance: expected score of guessing, in [0, 1]: one over the number of choices where there are choices, else the
             benchmark's own level for the dataset; None where nobody knows.
-        scores: protocol → score in [0, 1], unrounded; None where there is no answer (or none was recorded, before
-            format 2).
+        scores: protocol → score in [0, 1], unrounded; None where there is no answer.
         error: why there is no answer; None where there is one.
         question: the prompt without the conversation template, one `<ImageHere>` per image.
         images: paths of the images shown, relative to the benchmark's folder.
@@ -69,11 +68,6 @@ class SampleRecord:
     def answered(self) -> bool:
         """Whether the model gave an answer; samples without one are tried again by the next run."""
         return self.error is None
-
-    @property
-    def scored(self) -> bool:
-        """Whether the scores are here, or there is nothing to score."""
-        return not self.answered or bool(self.scores and self.task)
 
     def to_line(self) -> str:
         """The record as one line of JSON, its newline included."""

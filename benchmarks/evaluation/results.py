@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from benchmarks.benchmark import Benchmark
 from benchmarks.evaluation.audit import audit_records
-from benchmarks.evaluation.examples import one_line, read_datasets
+from benchmarks.evaluation.examples import read_datasets
 from benchmarks.evaluation.provenance import git_state
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.settings import Settings
@@ -57,7 +56,6 @@ def write_results(settings: Settings, folder: RunFolder, datasets: Sequence[Data
 def _write_dataset(settings: Settings, folder: RunFolder, dataset: Dataset) -> dict[str, Any]:
     """Writes one dataset's files, unless they stand as made from these answers; returns its line in `run.json`."""
     name, target = dataset.name, folder.path / dataset.name
-    _add_scores(folder, dataset)
     folder.sort(name, [str(sample["sample_id"]) for sample in dataset.annotation["data"]])
     records = folder.records(name)
     written = folder.about.get("results", {}).get(name, {})
@@ -108,23 +106,6 @@ def facts_of_benchmark(benchmark: Benchmark) -> dict[str, Any]:
             for info in benchmark.datasets
         },
     }
-
-
-def _add_scores(folder: RunFolder, dataset: Dataset) -> None:
-    """Scores the answers of a folder that was written before scores were recorded."""
-    samples = {str(sample["sample_id"]): sample for sample in dataset.annotation["data"]}
-    scored: dict[str, SampleRecord] = {}
-    for name, record in folder.records(dataset.name).items():
-        if record.scored or name not in samples:
-            continue
-        sample = samples[name]
-        facts: dict[str, Any] = {"task": dataset.info.task, "chance": dataset.chance(sample)}
-        facts["n_images"] = len(sample["task_instance"]["images_path"])
-        try:
-            scored[name] = replace(record, **facts, scores=dataset.scores(sample, record.answer))
-        except LookmError as error:
-            scored[name] = replace(record, **facts, error=one_line(error))
-    folder.add_scores(dataset.name, scored)
 
 
 def predictions_of(

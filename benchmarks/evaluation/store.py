@@ -17,8 +17,7 @@ from benchmarks.files import append_text, read_json, remove_temporaries, write_j
 from lookm.errors import LookmError
 
 FORMAT = 2
-READABLE = (1, 2)
-"""Format 1 had no scores in its records; they are added when the run is computed or finished again."""
+"""Of run folders; those of another are refused."""
 AFRESH = "overwrite=true starts afresh"
 LOCKS = ".locks"
 """Folder beside the runs that holds their locks, and runs that are being thrown away."""
@@ -76,20 +75,6 @@ class RunFolder:
         names = {path.parent.name for path in self.path.glob("*/samples*.jsonl")}
         order = [name for name in self._about.get("datasets", {}) if name in names]
         return (*order, *sorted(names.difference(order)))
-
-    def scored_records(self, dataset: str) -> Mapping[str, SampleRecord]:
-        """The records of a dataset, for those who compare scores.
-
-        Raises:
-            LookmError: they were written before scores were.
-        """
-        records = self.records(dataset)
-        if not all(record.scored for record in records.values()):
-            raise LookmError(
-                f"{self.path} was computed before scores were recorded ({dataset}); run the same command again: it "
-                "adds them and computes nothing"
-            )
-        return records
 
     def records(self, dataset: str) -> Mapping[str, SampleRecord]:
         """The records of a dataset by sample id (as text), failed samples included."""
@@ -164,8 +149,7 @@ class RunFolder:
             if self.path.is_dir() and any(self.path.glob("*/samples.jsonl")):
                 raise LookmError(f"{self.path} has samples but no readable run.json; {AFRESH} after moving it away")
             return
-        if self._about.get("format") not in READABLE:
-            raise LookmError(f"{self.path} was written by another version of this program; {AFRESH}")
+        self.check_format()
         for name, value in expected.items():
             recorded = self._about.get(name)
             if value is None or recorded is None:
@@ -173,6 +157,15 @@ class RunFolder:
             difference = difference_in(recorded, value, shared_keys_only=name == "data")
             if difference:
                 raise LookmError(f"{self.path} was computed with other {name} ({difference}); {AFRESH}")
+
+    def check_format(self) -> None:
+        """Refuses a run that another version of this program wrote in another way.
+
+        Raises:
+            LookmError: it did.
+        """
+        if self._about.get("format") != FORMAT:
+            raise LookmError(f"{self.path} was written by another version of this program; {AFRESH}")
 
     def describe(self, **values: Any) -> None:
         """Sets values of `run.json` and writes it; `data` and `results` gain keys, all else is replaced.
@@ -239,10 +232,6 @@ class RunFolder:
         known.update((str(record.sample_id), record) for record in added)
         self._records[dataset] = known
 
-    def add_scores(self, dataset: str, records: Mapping[str, SampleRecord]) -> None:
-        """Replaces records of an older format; `sort` writes them."""
-        self._records[dataset] = {**self.records(dataset), **records}
-
     def sort(self, dataset: str, order: list[str]) -> None:
         """Rewrites `samples.jsonl` in the annotation's order, without the failures that a later try made good.
 
@@ -298,7 +287,7 @@ def find_runs(results: Results) -> list[RunFolder]:
         results: a folder that holds run folders, one run folder, or several of either.
 
     Raises:
-        LookmError: a folder that does not exist, or holds no run.
+        LookmError: a folder that does not exist, or holds no run, or one of another format.
     """
     folders = [results] if isinstance(results, str | os.PathLike) else results
     runs: dict[Path, RunFolder] = {}
@@ -310,6 +299,7 @@ def find_runs(results: Results) -> list[RunFolder]:
             raise LookmError(f"{folder} holds no run (no <run>/run.json)")
         for run in map(RunFolder, paths):
             if run.configuration:
+                run.check_format()
                 runs[run.path.resolve()] = run
     return sorted(runs.values(), key=lambda run: run.name)
 

@@ -114,15 +114,11 @@ def task_rows(results: Sequence[DatasetResult]) -> tuple[tuple[TaskRow, ...], Ta
 
 
 def folder_results(folder: RunFolder, *names: str) -> list[DatasetResult]:
-    """All samples of a run's datasets, or of the named ones.
-
-    Raises:
-        LookmError: they were computed before scores were recorded.
-    """
+    """All samples of a run's datasets, or of the named ones."""
     reference = reference_folder(folder)
     results = []
     for name in names or folder.datasets:
-        records = tuple(folder.scored_records(name).values())
+        records = tuple(folder.records(name).values())
         known = folder.about.get("datasets", {}).get(name)
         if known is None:
             known = {"task": records[0].task if records else "", "metric": "accuracy", "samples": 0, "chance": None}

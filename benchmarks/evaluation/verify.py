@@ -84,7 +84,7 @@ def verify(
     answered = [
         (dataset.name, name)
         for dataset in material.datasets
-        for name, record in folder.scored_records(dataset.name).items()
+        for name, record in folder.records(dataset.name).items()
         if record.answered and name in dataset.samples
     ]
     if not answered:

@@ -125,7 +125,7 @@ def gather(runs: Iterable[RunFolder]) -> list[Group]:
     """Groups runs that may be compared and reads their samples.
 
     Raises:
-        LookmError: no run has a sample, or one was written before scores were recorded.
+        LookmError: no run has a sample.
     """
     groups = [group for listed in comparable_groups(runs) if (group := _group(listed)) is not None]
     if not groups:

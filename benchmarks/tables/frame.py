@@ -35,7 +35,7 @@ def collect(results: Results) -> pandas.DataFrame:
     """Every recorded sample of the runs in a results folder, a run folder, or several of either (see `read_frame`).
 
     Raises:
-        LookmError: a folder that does not exist, holds no run, or was written before scores were recorded.
+        LookmError: a folder that does not exist, holds no run, or one of another format.
     """
     return read_frame(find_runs(results))
 
@@ -49,9 +49,6 @@ def read_frame(runs: Iterable[RunFolder]) -> pandas.DataFrame:
         nothing is compressed, `budget` is NaN where none was given. `official`, `repaired` and `chance` are in [0, 1],
         NaN where there is no answer or no chance level; `error` is None for an answered sample; sizes are in bytes,
         times in milliseconds, NaN where other strategies were computed in the same step. `sample_id` is text.
-
-    Raises:
-        LookmError: a run that was written before scores were recorded.
     """
     import pandas
 
@@ -62,7 +59,7 @@ def read_frame(runs: Iterable[RunFolder]) -> pandas.DataFrame:
         for run in listed
         for settings in [run_settings(run, several_semantics=len(semantics) > 1)]
         for dataset in run.datasets
-        for name, record in run.scored_records(dataset).items()
+        for name, record in run.records(dataset).items()
     ]
     frame = pandas.DataFrame(rows, columns=list(COLUMNS))
     for column in ("error", "semantics"):  # pandas would make NaN of None

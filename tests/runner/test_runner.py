@@ -13,7 +13,7 @@ from benchmarks.evaluation.batches import Encoded
 from benchmarks.evaluation.records import SampleRecord, read_records
 from benchmarks.evaluation.run import load_backbone, run
 from benchmarks.evaluation.settings import Settings
-from benchmarks.evaluation.store import RunFolder
+from benchmarks.evaluation.store import find_runs
 from benchmarks.milebench import score_predictions
 from benchmarks.milebench.dataset import Dataset
 from lookm import look_once
@@ -321,33 +321,14 @@ def test_a_record_holds_the_scores_that_milebenchs_files_are_made_of(settings_of
     assert (about["adversarial"], about["combine_image"]) == (False, None)
 
 
-def without_scores(settings: Settings, dataset: str) -> None:
-    """Makes of a run's records what the program wrote before it recorded scores."""
-    path = settings.folder / dataset / "samples.jsonl"
-    old = [json.loads(line) for line in path.read_text().splitlines()]
-    for record in old:
-        for field in ("task", "n_images", "chance", "scores"):
-            del record[field]
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in old))
-    about = json.loads((settings.folder / "run.json").read_text())
-    del about["datasets"], about["adversarial"], about["combine_image"]
-    (settings.folder / "run.json").write_text(json.dumps({**about, "format": 1}))
-
-
-def test_a_folder_without_scores_is_refused_by_readers_and_scored_once_by_its_own_command(
-    settings_of: MakeSettings,
-) -> None:
+def test_a_folder_of_another_version_is_refused_in_one_line(settings_of: MakeSettings) -> None:
     settings = settings_of(ONLY_NEEDLE)
-    first = run(settings)
-    path = settings.folder / NEEDLE / "samples.jsonl"
-    scored = path.read_bytes()
-    without_scores(settings, NEEDLE)
-    with pytest.raises(LookmError, match=r"before scores were recorded.*run the same command again"):
-        RunFolder(settings.folder).scored_records(NEEDLE)
-    again = run(settings, load=no_model)
-    assert (again.computed, again.summary) == (0, first.summary)
-    assert path.read_bytes() == scored
-    assert set(RunFolder(settings.folder).scored_records(NEEDLE)) == {"0", "1", "2", "3"}
+    run(settings)
+    about = json.loads((settings.folder / "run.json").read_text())
+    (settings.folder / "run.json").write_text(json.dumps({**about, "format": 1}))
+    for read in (lambda: run(settings, load=no_model), lambda: find_runs(settings.results_dir)):
+        with pytest.raises(LookmError, match=r"another version of this program; overwrite=true starts afresh"):
+            read()
 
 
 def test_the_same_weights_elsewhere_are_the_same_run(settings_of: MakeSettings, tmp_path: Path) -> None:
@@ -360,14 +341,3 @@ def test_the_same_weights_elsewhere_are_the_same_run(settings_of: MakeSettings, 
     (tmp_path / "there" / "model.safetensors").write_bytes(b"others!")
     with pytest.raises(LookmError, match="computed with other weights"):
         run(moved, load=no_model)
-
-
-def test_a_folder_that_names_the_place_of_its_weights_is_gone_on_with(
-    settings_of: MakeSettings, tmp_path: Path
-) -> None:
-    settings = settings_of(ONLY_NEEDLE)
-    run(settings)
-    about = json.loads((settings.folder / "run.json").read_text())
-    about["configuration"]["model"]["path"] = "/of/an/older/folder"
-    (settings.folder / "run.json").write_text(json.dumps(about))
-    assert run(settings, load=no_model).computed == 0

@@ -1,12 +1,11 @@
 """Claims about run folders as one frame."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from benchmarks.evaluation.store import RunFolder, find_runs
+from benchmarks.evaluation.store import find_runs
 from benchmarks.tables.frame import COLUMNS, collect, known_datasets, read_frame
 from lookm.errors import LookmError
 from tests.runner.small_benchmark import CHOICE, NEEDLE, ROUGE, SAMPLES
@@ -82,15 +81,6 @@ def test_records_of_other_ranks_are_read_too(folders: Folders) -> None:
     samples.write_text("".join(rest))
     (folder / NEEDLE / "samples.1.jsonl").write_text(first)
     assert len(collect(folders.results)) == 3 * SAMPLES
-
-
-def test_a_run_without_scores_is_refused_with_the_way_out(folders: Folders) -> None:
-    folder = folders.write("a-full", FULL, right)
-    path = folder / NEEDLE / "samples.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps({**line, "scores": None}) + "\n" for line in lines))
-    with pytest.raises(LookmError, match=r"before scores were recorded .* run the same command again"):
-        read_frame([RunFolder(folder)])
 
 
 def test_a_time_that_other_strategies_share_is_no_time_of_the_run(folders: Folders) -> None:
