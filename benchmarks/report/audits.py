@@ -1,10 +1,12 @@
-"""What a reader must be able to trust: budgets that were really kept, what was cut off, what failed, where from."""
+"""What a reader must be able to trust: budgets that were really kept, what was cut off, what failed, where from.
+
+Each function gives the lines of one of the page's tables, mappings with the names that the template reads.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.evaluation.audit import promised_range
@@ -14,66 +16,21 @@ from lookm.registry import strategy_names
 if TYPE_CHECKING:
     import pandas
 
-_MOST_FAILURES = 60
+Line = Mapping[Any, Any]
+MOST_FAILURES = 60
+"""So many are listed; all are counted."""
 
 
-@dataclass(frozen=True)
-class BudgetAudit:
-    """What one run kept, as shares of the prompt in [0, 1].
+def budget_audits(group: Group) -> list[Line]:
+    """What each run that has answers kept, as shares of the prompt in [0, 1].
 
-    Attributes:
-        row: the run.
-        nominal: α1 + α2; None for a number of tokens.
-        low, mean, high: over its samples.
-        over: how many samples kept more than the budget allows; samples: of how many.
-        broken: how many kept something else than the strategy promises; None where it is unknown here.
-        text: mean share of text in the prompts, which explains the budgets of a text prior.
+    Keys: `row`; `nominal`, None for a number of tokens; `low`, `mean`, `high` over the samples; `over`, how many of
+    `samples` kept more than the budget allows; `broken`, how many kept something else than the strategy promises (None
+    where it is unknown here); `text`, the mean share of text in the prompts, which explains budgets of a text prior.
     """
-
-    row: Row
-    nominal: float | None
-    low: float
-    mean: float
-    high: float
-    over: int
-    samples: int
-    broken: int | None
-    text: float
-
-    @property
-    def broken_count(self) -> int:
-        """The broken promises that are known of."""
-        return self.broken or 0
-
-
-@dataclass(frozen=True)
-class Truncation:
-    """Samples of one dataset that did not fit into the context, those of them that lost images, and the mean losses."""
-
-    dataset: str
-    task: str
-    samples: int
-    truncated: int
-    lost_images: int
-    images: float
-    tokens: float
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A sample without an answer."""
-
-    run: str
-    dataset: str
-    sample_id: str
-    error: str
-
-
-def budget_audits(group: Group) -> list[BudgetAudit]:
-    """One audit a run that has answers."""
     answered = group.frame[group.frame.error.isna()]
     parts = {str(run): rows for run, rows in answered.groupby("run", sort=False)}
-    audits = []
+    audits: list[Line] = []
     for row in group.rows:
         rows = parts.get(row.run.name)
         if rows is None or rows.realised_budget.isna().all():
@@ -87,19 +44,14 @@ def budget_audits(group: Group) -> list[BudgetAudit]:
             ]
             pairs = zip(kept * rows.prompt_tokens, promises, strict=True)
             broken = sum(not low - 1e-6 <= tokens <= high + 1e-6 for tokens, (low, high) in pairs)
-        audits.append(
-            BudgetAudit(
-                row=row,
-                nominal=row.budget,
-                low=float(kept.min()),
-                mean=float(kept.mean()),
-                high=float(kept.max()),
-                over=int((kept > _allowed(row, rows.prompt_tokens) + 1e-9).sum()),
-                samples=len(rows),
-                broken=broken,
-                text=float((1 - rows.image_tokens / rows.prompt_tokens).mean()),
-            )
-        )
+        shares = {"low": float(kept.min()), "mean": float(kept.mean()), "high": float(kept.max())}
+        over = {
+            "over": int((kept > _allowed(row, rows.prompt_tokens) + 1e-9).sum()),
+            "samples": len(rows),
+            "broken": broken,
+        }
+        text = float((1 - rows.image_tokens / rows.prompt_tokens).mean())
+        audits.append({"row": row, "nominal": row.budget, **shares, **over, "text": text})
     return audits
 
 
@@ -112,78 +64,61 @@ def _allowed(row: Row, prompt_tokens: pandas.Series) -> float | pandas.Series:
     return (row.asked[2] / prompt_tokens).clip(upper=1)
 
 
-def truncations(group: Group) -> list[Truncation]:
-    """One line a dataset, from the first run: all runs of a group have the same prompts."""
+def truncations(group: Group) -> list[Line]:
+    """Of each dataset the samples that did not fit, those that lost images, and the mean losses.
+
+    From the first run: all runs of a group have the same prompts. Keys: `dataset`, `task`, `samples`, `truncated`,
+    `lost_images`, `images`, `tokens`.
+    """
     rows = group.frame[group.frame.run == group.rows[0].run.name]
-    return [
-        Truncation(
-            dataset=str(dataset),
-            task=str(part.task.iloc[0]),
-            samples=len(part),
-            truncated=int(((part.dropped_images > 0) | (part.dropped_tokens > 0)).sum()),
-            lost_images=int((part.dropped_images > 0).sum()),
-            images=float(part.dropped_images.mean()),
-            tokens=float(part.dropped_tokens.mean()),
-        )
-        for dataset, part in rows.groupby("dataset", sort=False)
-    ]
+    cut = rows.assign(
+        truncated=(rows.dropped_images > 0) | (rows.dropped_tokens > 0), lost_images=rows.dropped_images > 0
+    )
+    lines = cut.groupby("dataset", sort=False, as_index=False).agg(
+        task=("task", "first"),
+        samples=("task", "size"),
+        truncated=("truncated", "sum"),
+        lost_images=("lost_images", "sum"),
+        images=("dropped_images", "mean"),
+        tokens=("dropped_tokens", "mean"),
+    )
+    return list(lines.to_dict("records"))
 
 
-def failures(group: Group) -> tuple[list[Failure], int]:
-    """The first failures, and how many there are in all."""
-    rows = group.frame[group.frame.error.notna()]
-    listed = zip(rows.run, rows.dataset, rows.sample_id, rows.error, strict=True)
-    listed_failures = [Failure(*map(str, line)) for line in listed]
-    return listed_failures[:_MOST_FAILURES], len(listed_failures)
+def failures(group: Group) -> list[Line]:
+    """The samples without an answer: `run`, `dataset`, `sample_id`, `error`."""
+    failed = group.frame[group.frame.error.notna()]
+    return list(failed[["run", "dataset", "sample_id", "error"]].to_dict("records"))
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where one run is from: what was computed when, on what, by which version of this program.
+def origins(group: Group) -> list[Line]:
+    """Where each run is from: what was computed when, on what, by which version of this program.
 
     `command` computes it again; empty where the strategy's YAML is not known here.
     """
-
-    row: Row
-    state: str
-    samples: int
-    started: str
-    ended: str
-    commits: tuple[str, ...]
-    weights: str
-    hardware: str
-    versions: str
-    command: str
-    configuration: Mapping[str, Any]
+    samples = group.frame.run.value_counts()
+    return [_origin(row, int(samples.get(row.run.name, 0))) for row in group.rows]
 
 
-def origins(group: Group) -> list[Origin]:
-    """One entry a run."""
-    counts = Counter(str(run) for run in group.frame.run)
-    return [_origin(row, counts[row.run.name]) for row in group.rows]
-
-
-def _origin(row: Row, samples: int) -> Origin:
+def _origin(row: Row, samples: int) -> Line:
     about = row.run.about
     sessions = about.get("sessions") or [{}]
     last = sessions[-1]
-    commits = dict.fromkeys(_commit(session.get("git") or {}) for session in sessions)
     hardware = last.get("hardware") or {}
     machine = [hardware.get("accelerator") or hardware.get("processor"), f"{hardware.get('cores')} cores"]
-    versions = last.get("versions") or {}
-    return Origin(
-        row=row,
-        state=str(about.get("state", "unknown")),
-        samples=samples,
-        started=str(sessions[0].get("started", "")),
-        ended=str(last.get("ended", "")),
-        commits=tuple(commits),
-        weights=str(about.get("weights", "")),
-        hardware=", ".join(str(part) for part in machine if part) if hardware else "",
-        versions=", ".join(f"{name} {value}" for name, value in versions.items()),
-        command=_command(row),
-        configuration=row.run.configuration,
-    )
+    return {
+        "row": row,
+        "state": about.get("state", "unknown"),
+        "samples": samples,
+        "started": sessions[0].get("started", ""),
+        "ended": last.get("ended", ""),
+        "commits": list(dict.fromkeys(_commit(session.get("git") or {}) for session in sessions)),
+        "weights": about.get("weights", ""),
+        "hardware": ", ".join(str(part) for part in machine if part) if hardware else "",
+        "versions": ", ".join(f"{name} {value}" for name, value in (last.get("versions") or {}).items()),
+        "command": _command(row),
+        "configuration": json.dumps(row.run.configuration, indent=2, ensure_ascii=False),
+    }
 
 
 def _commit(git: Mapping[str, Any]) -> str:

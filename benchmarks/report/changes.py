@@ -47,42 +47,28 @@ def count_changes(group: Group) -> dict[tuple[str, str], Change]:
     """(run, column) → change, for every run but the full cache's; empty where there is no full cache."""
     if group.full is None:
         return {}
-    frame = group.frame[group.frame.error.isna()]
-    parts = {str(run): _answers(rows) for run, rows in frame.groupby("run", sort=False)}
-    full = parts.get(group.full.run.name, {})
+    answered = group.frame[group.frame.error.isna()]
+    is_full = answered.run == group.full.run.name
+    sample = ["dataset", "sample_id"]
+    pairs = answered[~is_full].merge(
+        answered[is_full][[*sample, "official", "answer_tokens"]], on=sample, suffixes=("", "_full")
+    )
+    pairs["place"] = list(map(first_difference, pairs.answer_tokens, pairs.answer_tokens_full))
     changes = {}
-    for row in group.rows:
-        if row.is_full:
-            continue
-        own = parts.get(row.run.name, {})
+    for run, rows in pairs.groupby("run", sort=False):
         for column in group.columns:
-            datasets = {info.dataset for info in column.infos}
-            keys = [key for key in own if key in full and key[0] in datasets]
-            if keys:
-                changes[row.run.name, column.name] = _change([(own[key], full[key]) for key in keys])
+            compared = rows[rows.dataset.isin([info.dataset for info in column.infos])]
+            if len(compared):
+                changes[str(run), column.name] = _change(compared)
     return changes
 
 
-_Answer = tuple[float, tuple[int, ...]]
-
-
-def _answers(rows: pandas.DataFrame) -> Mapping[tuple[str, str], _Answer]:
-    """(dataset, sample) → score and tokens."""
-    columns = zip(rows.dataset, rows.sample_id, rows.official, rows.answer_tokens, strict=True)
-    return {(str(dataset), str(sample)): (float(score), tuple(tokens)) for dataset, sample, score, tokens in columns}
-
-
-def _change(pairs: Sequence[tuple[_Answer, _Answer]]) -> Change:
-    won = lost = reworded = 0
-    places = [0] * len(PLACES)
-    for (score, tokens), (full_score, full_tokens) in pairs:
-        place = first_difference(tokens, full_tokens)
-        if place is None:
-            continue
-        places[sum(place > last for last in _LAST)] += 1
-        won, lost = won + (score > full_score), lost + (score < full_score)
-        reworded += score == full_score
-    return Change(len(pairs), won, lost, reworded, tuple(places))
+def _change(pairs: pandas.DataFrame) -> Change:
+    changed = pairs[pairs.place.notna()]
+    gain = changed.official - changed.official_full
+    places = [sum(place > last for last in _LAST) for place in changed.place]
+    counts = tuple(map(places.count, range(len(PLACES))))
+    return Change(len(pairs), int((gain > 0).sum()), int((gain < 0).sum()), int((gain == 0).sum()), counts)
 
 
 def change_chart(group: Group, changes: Mapping[tuple[str, str], Change], budget: Budget) -> Chart | None:

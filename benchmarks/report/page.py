@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.evaluation.provenance import git_state
 from benchmarks.milebench import PROTOCOLS
-from benchmarks.report.audits import budget_audits, failures, origins, truncations
+from benchmarks.report.audits import MOST_FAILURES, budget_audits, failures, origins, truncations
 from benchmarks.report.changes import change_chart, count_changes, place_chart
 from benchmarks.report.charts import bytes_chart, curve_chart, plane_chart, time_chart
 from benchmarks.report.groups import Budget, Group
@@ -140,7 +140,7 @@ def _fill(part: Part) -> dict[str, Any]:
     ]
     budgets = [budget, *(other for other in group.budgets if other != budget)]
     colours = {row.strategy: style_of(row.strategy).colour for row in group.rows}
-    failed, n_failed = failures(group)
+    failed = failures(group)
     return {
         "group": group,
         "key": part.key,
@@ -154,11 +154,8 @@ def _fill(part: Part) -> dict[str, Any]:
         "charts": {chart.name: {"id": f"{part.key}-{chart.name}", "chart": chart} for chart in charts if chart},
         "audits": budget_audits(group),
         "truncations": truncations(group),
-        "failures": failed,
-        "n_failed": n_failed,
-        "origins": [
-            {"origin": origin, "configuration": json.dumps(origin.configuration, indent=2, ensure_ascii=False)}
-            for origin in origins(group)
-        ],
+        "failures": failed[:MOST_FAILURES],
+        "n_failed": len(failed),
+        "origins": origins(group),
         "samples": [{"id": f"{part.key}-sample{number}", "view": view} for number, view in enumerate(part.views)],
     }

@@ -57,7 +57,11 @@ def test_semantics_and_changed_fields_are_told_apart(tmp_path: Path) -> None:
 
 def test_runs_without_samples_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    about = {"name": "empty", "configuration": {"model": {"name": "m"}, "benchmark": {"name": "b"}, "strategy": {}}}
+    about = {
+        "name": "empty",
+        "format": 2,
+        "configuration": {"model": {"name": "m"}, "benchmark": {"name": "b"}, "strategy": {}},
+    }
     (tmp_path / "empty" / "run.json").write_text(json.dumps(about))
     with pytest.raises(LookmError, match="no finished sample yet"):
         gather(find_runs(tmp_path))
@@ -127,33 +131,32 @@ def test_paper_scores_stand_beside_the_papers_benchmark_only(group: Group, runs:
 
 
 def test_audit_finds_a_run_that_keeps_more_than_it_promises(group: Group) -> None:
-    audits = {audit.row.label: audit for audit in budget_audits(group)}
+    audits = {audit["row"].label: audit for audit in budget_audits(group)}
     good = audits["h2o 0.1 + 0.1"]
-    assert (good.mean, good.over, good.broken, good.samples) == (pytest.approx(0.2), 0, 0, 11)
+    assert [good[key] for key in ("mean", "over", "broken", "samples")] == [pytest.approx(0.2), 0, 0, 11]
     union = audits["tp_pmerge 0.1 + 0.1"]  # all text, a quarter of the prompt, must stay; 8 of 40 tokens were recorded
-    assert union.broken == 12
-    assert union.text == pytest.approx(0.25)
-    assert audits["full"].broken == 12  # the made-up record of the full cache kept a fifth
+    assert union["broken"] == 12
+    assert union["text"] == pytest.approx(0.25)
+    assert audits["full"]["broken"] == 12  # the made-up record of the full cache kept a fifth
 
 
 def test_failures_and_truncations_are_listed(group: Group, tmp_path: Path) -> None:
-    listed, n = failures(group)
-    assert n == 2
-    assert {(item.dataset, item.sample_id, item.error) for item in listed} == {(NEEDLE, "3", "image 0.png is missing")}
+    listed = [tuple(item[key] for key in ("dataset", "sample_id", "error")) for item in failures(group)]
+    assert listed == [(NEEDLE, "3", "image 0.png is missing")] * 2
     folders = Folders(tmp_path)
     folders.write("cut", strategy("full"), truth, fields=lambda dataset, number: {"dropped_images": 2 * (number % 2)})
     (cut,) = gather(find_runs(folders.results))
     for line in truncations(cut):
-        assert (line.samples, line.truncated, line.lost_images, line.images) == (4, 2, 2, 1.0)
+        assert [line[key] for key in ("samples", "truncated", "lost_images", "images")] == [4, 2, 2, 1.0]
 
 
 def test_origin_names_the_command_that_makes_a_run_again(group: Group) -> None:
-    by_label = {item.row.label: item for item in origins(group)}
-    assert by_label["h2o 0.2 + 0.2"].command == (
+    by_label = {item["row"].label: item for item in origins(group)}
+    assert by_label["h2o 0.2 + 0.2"]["command"] == (
         "lookm run model=random benchmark=small strategy=h2o alpha1=0.2 alpha2=0.2 semantics=paper dtype=float32"
     )
-    assert by_label["full"].command == "lookm run model=random benchmark=small strategy=full dtype=float32"
-    assert by_label["full"].state == "finished"
+    assert by_label["full"]["command"] == "lookm run model=random benchmark=small strategy=full dtype=float32"
+    assert by_label["full"]["state"] == "finished"
 
 
 def test_budgets_that_were_given_as_such_are_told_from_alpha1_and_alpha2(tmp_path: Path) -> None:
@@ -166,7 +169,7 @@ def test_budgets_that_were_given_as_such_are_told_from_alpha1_and_alpha2(tmp_pat
     assert [row.label for row in group.rows] == labels
     assert [row.budget for row in group.rows] == [0.2, 0.2, None]
     assert [[row.label for row in group.compressing(asked)] for asked in group.budgets] == [[label] for label in labels]
-    assert [audit.over for audit in budget_audits(group)] == [0, 0, 0]
+    assert [audit["over"] for audit in budget_audits(group)] == [0, 0, 0]
     assert [origin.command.split()[5:8] for origin in origins(group)] == [
         ["alpha1=0.1", "alpha2=0.1", "semantics=paper"],
         ["alpha1=0.1", "alpha2=0.1", "budget=0.2"],
