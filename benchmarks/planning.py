@@ -294,16 +294,7 @@ def measure(runs: Sequence[PlannedRun], *, batches: int = 3, seed: int = 0) -> E
     first, strategies = runs[0].settings, [run.settings.strategy for run in runs]
     root, backbone = first.benchmark.root, load_backbone(first)
     datasets = {dataset.info.dataset: dataset for dataset in read_datasets(first)}
-    counted = {
-        name: build_examples(
-            dataset,
-            list(dataset.samples),
-            tokenizer=backbone.tokenizer,
-            max_context_len=backbone.max_context_len,
-            n_tokens_per_image=backbone.n_tokens_per_image,
-        )
-        for name, dataset in datasets.items()
-    }
+    counted = {name: build_examples(dataset, list(dataset.samples), backbone) for name, dataset in datasets.items()}
     lengths = {
         name: {item.sample_id: item.tokens for item in items if isinstance(item, Example)}
         for name, items in counted.items()

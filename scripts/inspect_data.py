@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from benchmarks.tables.table import Table
 
 FOUND = 3
+SHOWN = 20
+"""So many findings are printed."""
 
 
 @guarded
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_json(options.json, as_json(benchmark, measure, inspected))
         except OSError as error:
             raise LookmError(f"{options.json}: cannot be written: {error.strerror}") from None
-    print("\n".join(report(benchmark, measure, inspected, ignored, options.show)))
+    print("\n".join(report(benchmark, measure, inspected, ignored)))
     return FOUND if any(finding.kind not in ignored for entry in inspected for finding in entry.findings) else 0
 
 
@@ -61,11 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples of each dataset")
     parser.add_argument("--model", help="count tokens for this file of configs/model, and what its limit cuts off")
     parser.add_argument("--tokenizer", metavar="MODEL_OR_FOLDER", help="whose tokenizer stands in for the model's own")
-    parser.add_argument("--tokens-per-image", type=_positive, metavar="N", help="instead of the model's")
-    parser.add_argument("--max-context", type=_positive, metavar="N", help="instead of the model's")
     parser.add_argument("--processes", type=_positive, default=1, metavar="N", help="read pictures N at a time (1)")
     parser.add_argument("--ignore", nargs="+", default=[], metavar="KIND", help="kinds that are not to be mentioned")
-    parser.add_argument("--show", type=int, default=20, metavar="N", help="list the first N findings (20)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, every finding included")
     return parser
 
@@ -100,17 +99,12 @@ def inspect_benchmark(options: argparse.Namespace) -> tuple[Benchmark, Measure |
             combine_image=1 if options.combined else None,
         )
     datasets = select_datasets(benchmark, options.datasets, options.task)
-    if options.model is None and (options.tokenizer or options.tokens_per_image or options.max_context):
-        raise LookmError("--tokenizer, --tokens-per-image and --max-context are of a --model; name it")
+    if options.model is None and options.tokenizer:
+        raise LookmError("--tokenizer stands in for a --model's; name that")
     benchmark.prepare()
     measure = None
     if options.model is not None:
-        measure = read_measure(
-            options.model,
-            tokenizer=options.tokenizer,
-            tokens_per_image=options.tokens_per_image,
-            max_context_len=options.max_context,
-        )
+        measure = read_measure(options.model, tokenizer=options.tokenizer)
     inspected = [
         inspect_dataset(benchmark, info, limit=options.limit, measure=measure, readers=options.processes)
         for info in datasets
@@ -119,7 +113,7 @@ def inspect_benchmark(options: argparse.Namespace) -> tuple[Benchmark, Measure |
 
 
 def report(
-    benchmark: Benchmark, measure: Measure | None, inspected: Sequence[Inspected], ignored: set[str], show: int
+    benchmark: Benchmark, measure: Measure | None, inspected: Sequence[Inspected], ignored: set[str]
 ) -> list[str]:
     """Lines of what is printed: one row per dataset, the kinds of findings, and the first of them."""
     from benchmarks.milebench.inspection import KINDS
@@ -130,7 +124,7 @@ def report(
         whose = (
             "" if measure.tokenizer_of == measure.model else f", counted with the tokenizer of {measure.tokenizer_of}"
         )
-        limits = f"{measure.tokens_per_image} per image, at most {measure.max_context_len}"
+        limits = f"{measure.n_tokens_per_image} per image, at most {measure.max_context_len}"
         lines[0] += f" · tokens for {measure.model}: {limits}{whose}"
     lines += ["", as_text(_table(measure is not None, inspected, ignored))]
     findings = [finding for entry in inspected for finding in entry.findings if finding.kind not in ignored]
@@ -140,13 +134,12 @@ def report(
     counts = Counter(finding.kind for finding in findings)
     width = max(map(len, counts))
     lines += [f"  {kind:<{width}}  {counts[kind]:>5}  {KINDS[kind]}" for kind in KINDS if counts[kind]]
-    shown = findings[: max(show, 0)]
-    lines += [""] if shown else []
-    for finding in shown:
+    lines.append("")
+    for finding in findings[:SHOWN]:
         where = finding.dataset + (f", sample {finding.sample_id}" if finding.sample_id is not None else "")
         lines.append(f"{where}: {finding.kind}: {finding.detail}")
-    if len(findings) > len(shown):
-        lines.append(f"… and {len(findings) - len(shown)} more (--show {len(findings)}, or --json FILE)")
+    if len(findings) > SHOWN:
+        lines.append(f"… and {len(findings) - SHOWN} more (--json FILE has all)")
     return lines
 
 
@@ -177,22 +170,14 @@ def _table(with_lengths: bool, inspected: Sequence[Inspected], ignored: set[str]
 
 def as_json(benchmark: Benchmark, measure: Measure | None, inspected: Sequence[Inspected]) -> dict[str, Any]:
     """Everything that was found, for programs; nothing is ignored here."""
-    fields = ("model", "tokenizer_of", "tokens_per_image", "max_context_len")
+    fields = ("model", "tokenizer_of", "n_tokens_per_image", "max_context_len")
     return {
         "benchmark": benchmark.label,
         "root": str(benchmark.root),
         "measure": None if measure is None else {field: getattr(measure, field) for field in fields},
         "datasets": [
-            {
-                "dataset": entry.info.dataset,
-                "task": entry.info.task,
-                "samples": entry.samples,
-                "images": entry.images,
-                "fewest_images": entry.fewest_images,
-                "most_images": entry.most_images,
-                "found": entry.counts,
-                "lengths": None if entry.lengths is None else asdict(entry.lengths),
-            }
+            {"dataset": entry.info.dataset, "task": entry.info.task, "found": entry.counts}
+            | {key: value for key, value in asdict(entry).items() if key not in ("info", "findings")}
             for entry in inspected
         ],
         "findings": [asdict(finding) for entry in inspected for finding in entry.findings],

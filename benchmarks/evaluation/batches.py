@@ -154,13 +154,7 @@ def _examples(
     """Examples of all selected samples, and records of the named ones that have none."""
     examples: list[Example] = []
     failures: list[SampleRecord] = []
-    for built in build_examples(
-        dataset,
-        list(dataset.samples),
-        tokenizer=backbone.tokenizer,
-        max_context_len=backbone.max_context_len,
-        n_tokens_per_image=backbone.n_tokens_per_image,
-    ):
+    for built in build_examples(dataset, list(dataset.samples), backbone):
         if isinstance(built, Example):
             examples.append(built)
         elif built[0] in names:

@@ -30,6 +30,25 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str
             yield f"{prefix}{key}", value
 
 
+def difference_in(recorded: Any, now: Any, *, shared_keys_only: bool = False) -> str:
+    """The first difference between two JSON values in words; empty where there is none.
+
+    Args:
+        recorded, now: the values.
+        shared_keys_only: of mappings, compare only keys that both sides have.
+    """
+    before, after = (
+        dict(flattened(value if isinstance(value, Mapping) else {"value": value})) for value in (recorded, now)
+    )
+    for name in dict.fromkeys([*after, *before]):
+        if shared_keys_only and not (name in before and name in after):
+            continue
+        old, new = (list(value) if isinstance(value, tuple) else value for value in (before.get(name), after.get(name)))
+        if old != new:
+            return f"{name}: {old!r} there, {new!r} now"
+    return ""
+
+
 def differences(runs: Mapping[str, Mapping[str, Any]], *, ignored: tuple[str, ...] = ()) -> dict[str, dict[str, str]]:
     """What runs differ in besides strategy and budget: fact → value → name of a run that has it.
 

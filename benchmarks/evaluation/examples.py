@@ -12,14 +12,13 @@ from benchmarks.evaluation.records import SampleRecord
 from benchmarks.milebench.combined import write_grids
 from benchmarks.milebench.dataset import DATA_ERRORS, Dataset, read_dataset
 from benchmarks.milebench.images import open_images
-from benchmarks.milebench.prompts import Prompt, build_prompt
+from benchmarks.milebench.prompts import Prompt, Reader
 from benchmarks.milebench.scoring import answer_fault
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
     from benchmarks.evaluation.settings import Settings
     from lookm.models.backbone import Backbone
@@ -69,15 +68,8 @@ def read_datasets(settings: Settings) -> list[Dataset]:
     ]
 
 
-def build_examples(
-    dataset: Dataset,
-    names: Sequence[str],
-    *,
-    tokenizer: PreTrainedTokenizerBase,
-    max_context_len: int,
-    n_tokens_per_image: int,
-) -> Iterator[Example | tuple[str, Exception]]:
-    """Builds the prompts of the named samples; a sample that has none gives its name and the reason.
+def build_examples(dataset: Dataset, names: Sequence[str], reader: Reader) -> Iterator[Example | tuple[str, Exception]]:
+    """Builds the prompts of the named samples for a model; a sample that has none gives its name and the reason.
 
     Combined images that are not on disk yet are made. A sample whose answer could not be scored is not worth asking.
     """
@@ -89,21 +81,12 @@ def build_examples(
                 raise LookmError(fault)
             if dataset.combine_image is not None:
                 write_grids(dataset.folder, sample, dataset.combine_image)
-            prompt = build_prompt(
-                sample,
-                dataset.instruction(sample),
-                dataset=dataset.name,
-                tokenizer=tokenizer,
-                max_context_len=max_context_len,
-                n_tokens_per_image=n_tokens_per_image,
-                image_dir=dataset.folder / "images",
-                combine_image=dataset.combine_image,
-            )
+            prompt = dataset.prompt(name, reader)
         except DATA_ERRORS as error:
             yield name, error
             continue
-        text = len(tokenizer(prompt.context, add_special_tokens=False).input_ids)
-        yield Example(name, prompt, text + len(prompt.images) * n_tokens_per_image)
+        text = len(reader.tokenizer(prompt.context, add_special_tokens=False).input_ids)
+        yield Example(name, prompt, text + len(prompt.images) * reader.n_tokens_per_image)
 
 
 def begin_record(dataset: Dataset, example: Example, root: Path, *, error: str | None = None) -> SampleRecord:
@@ -160,13 +143,7 @@ def view_sample(backbone: Backbone, dataset: Dataset, sample_id: str) -> ModelVi
     """
     from lookm.models.backbone import padded_to_square
 
-    (example,) = build_examples(
-        dataset,
-        [sample_id],
-        tokenizer=backbone.tokenizer,
-        max_context_len=backbone.max_context_len,
-        n_tokens_per_image=backbone.n_tokens_per_image,
-    )
+    (example,) = build_examples(dataset, [sample_id], backbone)
     if not isinstance(example, Example):
         raise LookmError(f"{dataset.name}/{sample_id} has no prompt: {example[1]}")
     images = open_images(example.prompt.images)

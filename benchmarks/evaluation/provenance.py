@@ -123,29 +123,3 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor()
-
-
-def difference_in(recorded: Any, now: Any, *, shared_keys_only: bool = False, name: str = "") -> str:
-    """The first difference between two JSON values in words; empty where there is none.
-
-    Args:
-        recorded, now: the values.
-        shared_keys_only: of mappings, compare only keys that both sides have.
-        name: what is compared, for the words.
-    """
-    if isinstance(recorded, dict) and isinstance(now, dict):
-        for key in [*now, *(key for key in recorded if key not in now)]:
-            if shared_keys_only and not (key in recorded and key in now):
-                continue
-            path = f"{name}.{key}" if name else str(key)
-            difference = difference_in(recorded.get(key), now.get(key), name=path)
-            if difference:
-                return difference
-        return ""
-    if _plain(recorded) == _plain(now):
-        return ""
-    return f"{name or 'value'}: {recorded!r} there, {now!r} now"
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evaluation.comparable import difference_in
 from benchmarks.evaluation.lock import Lock
-from benchmarks.evaluation.provenance import code_digest, difference_in
+from benchmarks.evaluation.provenance import code_digest
 from benchmarks.evaluation.records import SampleRecord, mend_records, read_records, write_records
 from benchmarks.files import append_text, read_json, remove_temporaries, write_json, writing
 from lookm.errors import LookmError

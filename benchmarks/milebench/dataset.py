@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.benchmark import Benchmark, DatasetInfo, select_positions
 from benchmarks.milebench.annotation import digest
 from benchmarks.milebench.combined import read_variant
+from benchmarks.milebench.prompts import Prompt, Reader, build_prompt
 from benchmarks.milebench.scoring import PROTOCOLS, chance_level, score_predictions
 from lookm.errors import LookmError
 
@@ -71,6 +72,24 @@ class Dataset:
             protocol: float(score_predictions(self.name, annotation, predictions, protocol=protocol)["scores"][0])
             for protocol in PROTOCOLS
         }
+
+    def prompt(self, name: str, reader: Reader) -> Prompt:
+        """The prompt of a selected sample, as MileBench's reader makes it for a model.
+
+        Raises:
+            LookmError: not exactly one combined image.
+        """
+        sample = self.samples[name]
+        return build_prompt(
+            sample,
+            self.instruction(sample),
+            dataset=self.name,
+            tokenizer=reader.tokenizer,
+            max_context_len=reader.max_context_len,
+            n_tokens_per_image=reader.n_tokens_per_image,
+            image_dir=self.folder / "images",
+            combine_image=self.combine_image,
+        )
 
     def instruction(self, sample: Mapping[str, Any]) -> str:
         """The instruction that belongs to the sample."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.download.checkpoints import model_fields, model_names
 from benchmarks.milebench.dataset import DATA_ERRORS, Dataset
-from benchmarks.milebench.prompts import PLACEHOLDER, build_prompt
+from benchmarks.milebench.prompts import PLACEHOLDER
 from lookm.errors import LookmError
 from lookm.models.source import weights_folder
 
@@ -29,14 +29,14 @@ class Measure:
         model: whose limits they are.
         tokenizer_of: whose tokenizer counts; the model's own, unless another one stands in for it.
         tokenizer: that tokenizer.
-        tokens_per_image: image tokens that an image becomes.
+        n_tokens_per_image: image tokens that an image becomes.
         max_context_len: tokens that a prompt may have, template not counted.
     """
 
     model: str
     tokenizer_of: str
     tokenizer: PreTrainedTokenizerBase
-    tokens_per_image: int
+    n_tokens_per_image: int
     max_context_len: int
 
 
@@ -60,15 +60,12 @@ class Lengths:
     without_prompt: int
 
 
-def read_measure(
-    model: str, *, tokenizer: str | None = None, tokens_per_image: int | None = None, max_context_len: int | None = None
-) -> Measure:
+def read_measure(model: str, *, tokenizer: str | None = None) -> Measure:
     """Finds out how a model measures prompts; loads its tokenizer and reads its `config.json`.
 
     Args:
         model: a file of `configs/model`.
         tokenizer: another model, or a folder, whose tokenizer stands in for the model's own.
-        tokens_per_image, max_context_len: instead of the model's.
 
     Raises:
         LookmError: unknown model, or a tokenizer that is not on this disk.
@@ -84,8 +81,8 @@ def read_measure(
     from lookm.models.loading import read_tokenizer
 
     loaded = read_tokenizer(source)
-    per_image = tokens_per_image or _tokens_per_image(fields, folder, loaded)
-    return Measure(model, tokenizer or model, loaded, per_image, int(max_context_len or fields["max_context_len"]))
+    per_image = _tokens_per_image(fields, folder, loaded)
+    return Measure(model, tokenizer or model, loaded, per_image, int(fields["max_context_len"]))
 
 
 def measure_lengths(dataset: Dataset, measure: Measure) -> Lengths:
@@ -93,25 +90,16 @@ def measure_lengths(dataset: Dataset, measure: Measure) -> Lengths:
     whole: list[int] = []
     groups = dict.fromkeys(GROUPS, 0)
     images_lost = tokens_lost = without_prompt = 0
-    for sample in dataset.samples.values():
+    for name in dataset.samples:
         try:
-            prompt = build_prompt(
-                sample,
-                dataset.instruction(sample),
-                dataset=dataset.info.dataset,
-                tokenizer=measure.tokenizer,
-                max_context_len=measure.max_context_len,
-                n_tokens_per_image=measure.tokens_per_image,
-                image_dir=dataset.folder / "images",
-                combine_image=dataset.combine_image,
-            )
+            prompt = dataset.prompt(name, measure)
         except DATA_ERRORS:
             without_prompt += 1
             continue
         pieces = prompt.context.split(PLACEHOLDER)
         text = sum(len(measure.tokenizer(piece, add_special_tokens=False).input_ids) for piece in pieces)
         images = len(prompt.images) + prompt.dropped_images
-        whole.append(text + prompt.dropped_tokens + images * measure.tokens_per_image)
+        whole.append(text + prompt.dropped_tokens + images * measure.n_tokens_per_image)
         groups[truncation_group(prompt.dropped_images, prompt.dropped_tokens, len(prompt.images))] += 1
         images_lost += prompt.dropped_images
         tokens_lost += prompt.dropped_tokens

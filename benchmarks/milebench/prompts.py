@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lookm.errors import LookmError
 
@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 PLACEHOLDER = "<ImageHere>"
 
 _IMAGE_OR_TABLE = re.compile(r"\{(?:image|table)#([1-9][0-9]{0,8})\}")
+
+
+class Reader(Protocol):
+    """What a prompt must fit: a model's tokenizer, the tokens of an image, and those of a whole prompt."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
+    @property
+    def n_tokens_per_image(self) -> int: ...
+    @property
+    def max_context_len(self) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from benchmarks.evaluation.examples import Example, build_examples
 from benchmarks.milebench import build_prompt, milebench_benchmark, read_variant
 from benchmarks.milebench.combined import CELL, combine, grid_groups, write_grids
 from benchmarks.milebench.dataset import read_dataset
+from benchmarks.milebench.lengths import Measure
 from lookm.errors import LookmError
 from tests.milebench.golden import byte_tokenizer
 from tests.milebench.original_layout import annotation_of, dump, write_dataset, write_milebench
@@ -68,8 +69,8 @@ def test_absent_grids_are_made_for_the_samples_that_are_asked(tmp_path: Path, na
     info = next(info for info in benchmark.datasets if info.dataset == "TQA")
     dataset = read_dataset(benchmark, info, 2)
     assert not (tmp_path / "TQA" / "combined_1_images").exists(), "reading writes nothing"
-    options = {"tokenizer": byte_tokenizer(), "max_context_len": 500, "n_tokens_per_image": 10}
-    made = list(build_examples(dataset, list(dataset.samples), **options))  # type: ignore[arg-type]
+    reader = Measure("tiny", "bytes", byte_tokenizer(), 10, 500)
+    made = list(build_examples(dataset, list(dataset.samples), reader))
     assert all(isinstance(item, Example) for item in made)
     assert [Path(item.prompt.images[0]).name for item in made if isinstance(item, Example)] == ["0-0.jpg", "1-0.jpg"]
     files = sorted((tmp_path / "TQA" / "combined_1_images").iterdir())
@@ -78,7 +79,7 @@ def test_absent_grids_are_made_for_the_samples_that_are_asked(tmp_path: Path, na
     written = [path.stat().st_mtime_ns for path in files]
     again = read_dataset(benchmark, info, 2)
     assert again.digests == dataset.digests, "a run goes on after its grids were made"
-    list(build_examples(again, list(again.samples), **options))  # type: ignore[arg-type]
+    list(build_examples(again, list(again.samples), reader))
     assert [path.stat().st_mtime_ns for path in files] == written
 
 
@@ -96,9 +97,8 @@ def test_a_picture_that_cannot_be_combined_fails_its_sample_alone(tmp_path: Path
     (tmp_path / "TQA" / "images" / "2" / "1.png").write_bytes(b"GIF?")
     benchmark = combined_benchmark(tmp_path)
     dataset = read_dataset(benchmark, next(info for info in benchmark.datasets if info.dataset == "TQA"), None)
-    good, *failed = build_examples(
-        dataset, list(dataset.samples), tokenizer=byte_tokenizer(), max_context_len=500, n_tokens_per_image=10
-    )
+    reader = Measure("tiny", "bytes", byte_tokenizer(), 10, 500)
+    good, *failed = build_examples(dataset, list(dataset.samples), reader)
     assert isinstance(good, Example)
     assert [(name, str(error)[:22]) for name, error in failed] == [  # type: ignore[misc]
         ("1", "image 0.png is missing"),

@@ -122,7 +122,7 @@ def test_every_kind_is_told(tmp_path: Path) -> None:
 
 def test_lengths_are_those_of_the_prompts(tmp_path: Path) -> None:
     write_milebench(tmp_path, ["TQA"])
-    measure = Measure("tiny", "bytes", byte_tokenizer(), tokens_per_image=100, max_context_len=330)
+    measure = Measure("tiny", "bytes", byte_tokenizer(), n_tokens_per_image=100, max_context_len=330)
     dataset = read_dataset(milebench_benchmark(tmp_path), INFO, None)
     lengths = measure_lengths(dataset, measure)
     whole = [
@@ -151,9 +151,7 @@ def test_lengths_are_those_of_the_prompts(tmp_path: Path) -> None:
 
 def test_a_models_measure_is_its_tokenizer_and_configuration() -> None:
     measure = read_measure("tiny")
-    assert (measure.tokenizer_of, measure.tokens_per_image, measure.max_context_len) == ("tiny", 16, 2000)
-    other = read_measure("tiny", tokens_per_image=4, max_context_len=50)
-    assert (other.tokens_per_image, other.max_context_len) == (4, 50)
+    assert (measure.tokenizer_of, measure.n_tokens_per_image, measure.max_context_len) == ("tiny", 16, 2000)
 
 
 def test_a_tokenizer_that_is_not_here_is_said_with_the_ways_out(
@@ -165,9 +163,9 @@ def test_a_tokenizer_that_is_not_here_is_said_with_the_ways_out(
     ):
         read_measure("llava7b")
     stand_in = read_measure("llava7b", tokenizer="tiny")
-    assert (stand_in.model, stand_in.tokenizer_of, stand_in.tokens_per_image) == ("llava7b", "tiny", 576)
+    assert (stand_in.model, stand_in.tokenizer_of, stand_in.n_tokens_per_image) == ("llava7b", "tiny", 576)
     for model, tokens in {"mobilevlm3b": 144, "internvl7b": 576, "llava_onevision7b": 730}.items():
-        assert read_measure(model, tokenizer="tiny").tokens_per_image == tokens
+        assert read_measure(model, tokenizer="tiny").n_tokens_per_image == tokens
     with pytest.raises(LookmError, match=r"--tokenizer .* has no tokenizer.json"):
         read_measure("tiny", tokenizer=str(tmp_path))
     with pytest.raises(LookmError, match="unknown model 'gpt'; choose one of"):

@@ -170,7 +170,7 @@ def test_budgets_that_were_given_as_such_are_told_from_alpha1_and_alpha2(tmp_pat
     assert [row.budget for row in group.rows] == [0.2, 0.2, None]
     assert [[row.label for row in group.compressing(asked)] for asked in group.budgets] == [[label] for label in labels]
     assert [audit["over"] for audit in budget_audits(group)] == [0, 0, 0]
-    assert [origin.command.split()[5:8] for origin in origins(group)] == [
+    assert [origin["command"].split()[5:8] for origin in origins(group)] == [
         ["alpha1=0.1", "alpha2=0.1", "semantics=paper"],
         ["alpha1=0.1", "alpha2=0.1", "budget=0.2"],
         ["alpha1=0.1", "alpha2=0.1", "budget=16"],

@@ -35,13 +35,7 @@ def asked(settings_of: MakeSettings, names: str = "full,h2o,tp") -> list[list[Sa
     settings[0].benchmark.prepare()
     backbone = load_backbone(settings[0])
     (dataset,) = read_datasets(settings[0])
-    prepared = [
-        item
-        for item in build_examples(
-            dataset, list(dataset.samples), tokenizer=backbone.tokenizer, max_context_len=200, n_tokens_per_image=4
-        )
-        if isinstance(item, Example)
-    ]
+    prepared = [item for item in build_examples(dataset, list(dataset.samples), backbone) if isinstance(item, Example)]
     (batch,) = group_by_length(prepared, 4)
     found = answer_examples(
         backbone, [one.strategy for one in settings], dataset, batch, root=settings[0].benchmark.root

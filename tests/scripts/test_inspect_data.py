@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.download.checkpoints import model_fields
+from benchmarks.milebench import lengths
+from scripts import inspect_data
 from scripts.inspect_data import FOUND, main
 from tests.milebench.original_layout import annotation_of, dump, write_milebench
 
@@ -40,23 +43,27 @@ def test_findings_are_counted_listed_and_given_a_status(root: Path, capsys: pyte
     assert "TQA: sample_count: 3 samples instead of 200" in lines
 
 
-def test_ignored_kinds_do_not_count(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ignored_kinds_do_not_count(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run(root, "--ignore", "sample_count", "answer_not_in_choices", "missing_image") == 0
     assert capsys.readouterr().out.endswith("nothing found\n")
-    assert run(root, "--ignore", "sample_count", "--show", "1") == FOUND
-    assert "… and 1 more (--show 2, or --json FILE)" in capsys.readouterr().out
+    monkeypatch.setattr(inspect_data, "SHOWN", 1)
+    assert run(root, "--ignore", "sample_count") == FOUND
+    assert "… and 1 more (--json FILE has all)" in capsys.readouterr().out
     assert run(root, "--ignore", "typos") == 2
     assert "--ignore typos is unknown; the kinds are missing_dataset, sample_count" in capsys.readouterr().err
 
 
-def test_json_holds_everything(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_holds_everything(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "deep" / "found.json"
-    assert (
-        run(root, "--model", "tiny", "--max-context", "60", "--json", str(path), "--ignore", "missing_image") == FOUND
-    )
+    monkeypatch.setattr(lengths, "model_fields", lambda name: model_fields(name) | {"max_context_len": 60})
+    assert run(root, "--model", "tiny", "--json", str(path), "--ignore", "missing_image") == FOUND
     content = json.loads(path.read_text())
     assert content["measure"] == {
-        "model": "tiny", "tokenizer_of": "tiny", "tokens_per_image": 16, "max_context_len": 60
+        "model": "tiny", "tokenizer_of": "tiny", "n_tokens_per_image": 16, "max_context_len": 60
     }  # fmt: skip
     (dataset,) = content["datasets"]
     assert dataset["found"] == {"sample_count": 1, "answer_not_in_choices": 1, "missing_image": 1}
@@ -71,7 +78,7 @@ def test_json_holds_everything(root: Path, tmp_path: Path, capsys: pytest.Captur
     ("options", "message"),
     [
         (("--datasets", "Nothing"), "unknown dataset 'Nothing'; MileBench has"),
-        (("--max-context", "9"), "are of a --model; name it"),
+        (("--tokenizer", "tiny"), "--tokenizer stands in for a --model's; name that"),
         (("--adversarial", "--combined"), "cannot be had together"),
         (("--benchmark", "mini", "--combined"), "MileBench-mini has neither"),
         (("--json", "/proc/nowhere/x.json"), "/proc/nowhere/x.json: cannot be written"),
