@@ -1,7 +1,8 @@
-"""The paper's budget curves from our runs, as PNG and SVG with a caption.
+"""The paper's budget curves, and every method's score over its bytes, from our runs: PNG and SVG with a caption.
 
     python -m scripts.figures figure5                      tiny model, MileBench-mini
     python -m scripts.figures figure6 --model llava7b      the paper's LLaVA-1.5-7B on MileBench
+    python -m scripts.figures pareto                       every method over realised bytes (+experiment=matched)
 
 Reads run folders only. Fill them with `lookm sweep +experiment=figure5 model=…`; what is missing is named with the
 command that fills it. The paper shows these curves as pictures without numbers, so ours stand alone.
@@ -14,9 +15,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.files import write_text
 from benchmarks.guard import guarded
-from benchmarks.tables.experiment_arguments import add_arguments, read_arguments, read_conditions
+from benchmarks.tables.experiment_arguments import add_arguments, read_arguments, read_conditions, read_equal_bytes
+from lookm.errors import LookmError
 
 OUTPUT = Path("results/figures")
 
@@ -25,8 +26,27 @@ OUTPUT = Path("results/figures")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for wrong input."""
     options = _parser().parse_args(arguments)
-    draw(options)
+    if options.figure == "pareto":
+        pareto(options)
+    else:
+        draw(options)
     return 0
+
+
+def pareto(options: argparse.Namespace) -> None:
+    """Draws score over realised bytes and says where the picture lies.
+
+    Raises:
+        LookmError: wrong input, no runs with a `budget=`, or runs that must not stand in one figure.
+    """
+    from benchmarks.tables.curves import save_figure
+    from benchmarks.tables.pareto import draw_pareto, pareto_caption
+
+    if options.x or options.overrides:
+        raise LookmError("pareto is drawn over realised bytes: leave out --x; --where chooses runs, not --set")
+    part = read_equal_bytes(options)
+    name = f"pareto-{options.model}-{options.benchmark or part.benchmark}"
+    print("\n".join(map(str, save_figure(draw_pareto(part), options.output or OUTPUT / name, pareto_caption(part)))))
 
 
 def draw(options: argparse.Namespace) -> None:
@@ -53,9 +73,7 @@ def draw(options: argparse.Namespace) -> None:
     text = caption(result)
     name = f"{options.figure}-{experiment.model}-{experiment.benchmark.name}"
     name += "-realised" if axis == "realised" else ""
-    path = options.output or OUTPUT / name
-    written = save_figure(figure, path, text)
-    write_text(written[0].with_suffix(".txt"), text + "\n")
+    written = save_figure(figure, options.output or OUTPUT / name, text)
     print("\n".join(map(str, written)))
     for note in notes(result, marks=False):
         print(note, file=sys.stderr)
@@ -66,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lookm figure", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser, "figure", "figure5 (scores over the budget) or figure6 (scores over α1 : α2)")
+    add_arguments(parser, "figure", "figure5 (scores over the budget), figure6 (over α1 : α2) or pareto (over bytes)")
     parser.add_argument("--x", choices=["nominal", "realised", "split"], help="what lies on the horizontal axis")
     parser.add_argument(
         "--output",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.report.groups import Group, Row
 from benchmarks.tables.cells import Cell
+from benchmarks.tables.pareto import pareto_front
 from benchmarks.tables.styles import style_of
 
 if TYPE_CHECKING:
@@ -202,22 +203,6 @@ def _plane(scores: Mapping[tuple[float, float], float], low: float, high: float)
         yaxis={"title": {"text": "α2, important tokens"}, "type": "category", "showgrid": False},
     )
     return figure
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points (cost, score) that no other beats, by rising cost.
-
-    A point is beaten by one that costs no more and scores no less, and differs in one of the two.
-
-    Example:
-        >>> pareto_front([(1, 40), (2, 35), (3, 50)])
-        [(1, 40), (3, 50)]
-    """
-    front: list[tuple[float, float]] = []
-    for cost, score in sorted(set(points), key=lambda point: (point[0], -point[1])):
-        if not front or score > front[-1][1]:
-            front.append((cost, score))
-    return front
 
 
 def bytes_chart(group: Group) -> Chart | None:

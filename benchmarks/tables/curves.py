@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from benchmarks.files import write_text
 from benchmarks.tables.cells import Cell, Column
 from benchmarks.tables.experiments import Row
 from benchmarks.tables.reproduction import Reproduction
@@ -94,7 +95,10 @@ def draw_curves(result: Reproduction, axis: Axis) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path, caption: str) -> list[Path]:
-    """Writes `<path>.png` and `<path>.svg`; the SVG's text stays text, and the caption becomes their description.
+    """Writes `<path>.png`, `.svg` and the caption, also their description, as `.txt`; the SVG's text stays text.
+
+    Returns:
+        The pictures.
 
     Args:
         figure: the figure.
@@ -114,6 +118,7 @@ def save_figure(figure: Figure, path: Path, caption: str) -> list[Path]:
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}):
             for target, metadata in zip(written, kinds, strict=True):
                 figure.savefig(target, metadata=metadata)
+        write_text(path.with_name(path.name + ".txt"), caption + "\n")
     except OSError as error:
         raise LookmError(f"{path.parent} cannot be written to ({error.strerror}); choose another --output") from None
     return written

@@ -14,6 +14,7 @@ from lookm.errors import LookmError
 if TYPE_CHECKING:
     from benchmarks.evaluation.store import RunFolder
     from benchmarks.tables.experiments import Experiment
+    from benchmarks.tables.matched import EqualBytes
 
 RESULTS = Path("results/runs")
 
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str, text: str) -> None
         help="only runs with this, such as dtype=float32 or model.max_context_len=2000",
     )
     parser.add_argument("--common", action="store_true", help="compare the samples that all runs have, and only those")
+    parser.add_argument("--budget", metavar="B,…", help="of matched and pareto: these budgets (all that there are)")
     parser.add_argument(
         "--set",
         nargs="+",
@@ -55,7 +57,7 @@ def read_arguments(name: str, options: argparse.Namespace) -> tuple[Experiment, 
     from benchmarks.evaluation.store import find_runs
     from benchmarks.tables.experiments import read_experiment
 
-    benchmark = options.benchmark or ("mini" if options.model == "tiny" else "milebench")
+    benchmark = _benchmark(options)
     overrides = [] if options.model == "tiny" else [f"model={options.model}"]
     overrides += [] if benchmark == "mini" else [f"benchmark={benchmark}"]
     overrides += [] if options.semantics == "paper" else [f"semantics={options.semantics}"]
@@ -66,6 +68,36 @@ def read_arguments(name: str, options: argparse.Namespace) -> tuple[Experiment, 
     if options.results is None and not RESULTS.is_dir():
         return experiment, []
     return experiment, find_runs(options.results or RESULTS)
+
+
+def read_equal_bytes(options: argparse.Namespace) -> EqualBytes:
+    """The runs with a `budget=` that were asked for.
+
+    Raises:
+        LookmError: a wrong budget, no such runs, or runs that must not stand in one table.
+    """
+    from benchmarks.evaluation.store import find_runs
+    from benchmarks.tables.matched import equal_bytes
+    from lookm.budgets import split_budget
+
+    try:
+        given = [float(text) for text in options.budget.split(",")] if options.budget else []
+    except ValueError:
+        raise LookmError(f"--budget {options.budget} is no list of numbers; give it as --budget 0.05,0.1") from None
+    return equal_bytes(
+        find_runs(options.results or RESULTS),
+        options.model,
+        _benchmark(options),
+        budgets=[split_budget(budget, 0.1, 0.1)[0] for budget in given],
+        semantics=options.semantics,
+        protocol=options.protocol,
+        where=read_conditions(options.where),
+        common=options.common,
+    )
+
+
+def _benchmark(options: argparse.Namespace) -> str:
+    return str(options.benchmark or ("mini" if options.model == "tiny" else "milebench"))
 
 
 def read_conditions(pairs: Sequence[str]) -> dict[str, str]:

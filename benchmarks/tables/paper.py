@@ -74,10 +74,9 @@ def paper_experiments() -> dict[str, PaperExperiment]:
     """
     try:
         described = json.loads((PAPER / "experiments.json").read_text(encoding="utf-8"))
-        with (PAPER / "scores.csv").open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
     except (OSError, ValueError) as error:
-        raise LookmError(f"{PAPER} cannot be read ({error}); it belongs to this repository: restore it") from None
+        raise LookmError(_broken(error)) from None
+    rows = _rows("scores.csv")
     scores: dict[str, dict[Key, float]] = {}
     for row in rows:
         alphas = [float(row[name]) if row[name] else None for name in ("alpha1", "alpha2")]
@@ -99,3 +98,25 @@ def paper_experiments() -> dict[str, PaperExperiment]:
         for name, entry in described.items()
         if isinstance(entry, dict)
     }
+
+
+@lru_cache(maxsize=1)
+def measured_by_others() -> tuple[dict[str, str], ...]:
+    """What other papers measured for LOOK-M: source, arxiv, model, measured, budget, method and score in %, as text.
+
+    Raises:
+        LookmError: `results/paper` is not there or broken.
+    """
+    return tuple(_rows("others.csv"))
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    try:
+        with (PAPER / name).open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
+    except (OSError, ValueError) as error:
+        raise LookmError(_broken(error)) from None
+
+
+def _broken(error: Exception) -> str:
+    return f"{PAPER} cannot be read ({error}); it belongs to this repository: restore it"

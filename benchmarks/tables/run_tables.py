@@ -88,7 +88,8 @@ def _texts(summaries: Sequence[Summary], *, several_places: bool, several_semant
         texts[name] = [_if_compressed(item, f"{getattr(item.settings.strategy, field):g}") for item in summaries]
     budgets = [item.settings.strategy.budget for item in summaries]
     if any(budget is not None for budget in budgets):
-        texts["budget"] = [ABSENT if budget is None else f"{budget:g}" for budget in budgets]
+        shown = [ABSENT if budget is None else f"{budget:g}" for budget in budgets]
+        texts["budget"] = [_if_compressed(item, text) for item, text in zip(summaries, shown, strict=True)]
     if several_semantics:
         texts["semantics"] = [_if_compressed(item, item.settings.strategy.semantics) for item in summaries]
     if several_places:

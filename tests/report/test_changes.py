@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from benchmarks.evaluation.store import find_runs
 from benchmarks.report.changes import count_changes
-from benchmarks.report.charts import curve_chart, pareto_front, plane_chart
+from benchmarks.report.charts import curve_chart, plane_chart
 from benchmarks.report.groups import Group, gather
 from benchmarks.tables import cells as cells_module
 from lookm.answers import first_difference
@@ -32,14 +32,6 @@ def test_first_difference_is_behind_the_common_beginning(one: list[int], other: 
     else:
         assert one[: place - 1] == other[: place - 1]
         assert one[place - 1 : place] != other[place - 1 : place]
-
-
-@given(points=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
-def test_pareto_front_holds_exactly_the_points_that_none_beats(points: list[tuple[int, int]]) -> None:
-    def beaten(point: tuple[int, int]) -> bool:
-        return any(c <= point[0] and s >= point[1] and (c, s) != point for c, s in points)
-
-    assert pareto_front(points) == sorted({point for point in points if not beaten(point)})
 
 
 def test_changes_count_won_lost_reworded_and_where(tmp_path: Path) -> None:

@@ -1,0 +1,131 @@
+"""Score over realised bytes of every method, with the front that none beats, as PNG and SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.tables.matched import LOOKM, EqualBytes
+from benchmarks.tables.styles import place_of, style_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LINE = 0.023  # height of a label, as a share of the panel
+_LEVEL: dict[str, Any] = {"fontsize": 7.5, "color": "#666666", "va": "bottom"}
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (cost, score) that no other beats, by rising cost.
+
+    A point is beaten by one that costs no more and scores no less, and differs in one of the two.
+
+    Example:
+        >>> pareto_front([(1, 40), (2, 35), (3, 50)])
+        [(1, 40), (3, 50)]
+    """
+    front: list[tuple[float, float]] = []
+    for cost, score in sorted(set(points), key=lambda point: (point[0], -point[1])):
+        if not front or score > front[-1][1]:
+            front.append((cost, score))
+    return front
+
+
+def method_points(part: EqualBytes) -> dict[str, list[tuple[float, float]]]:
+    """Variant → (bytes kept over those of the full cache, score), both in %, by rising bytes."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for run, cell in part.mean.items():
+        if cell.budget is not None:
+            points.setdefault(part.variants[run], []).append((100 * cell.budget, 100 * cell.score))
+    return {variant: sorted(points[variant]) for variant in sorted(points, key=place_of)}
+
+
+def draw_pareto(part: EqualBytes) -> Figure:
+    """One panel: a line for each method through its budgets, named at its end, and the front behind them.
+
+    The full cache is a level, so that the methods have the room.
+    """
+    from matplotlib.figure import Figure
+
+    methods = method_points(part)
+    full = methods.pop("full", [])
+    figure = Figure(figsize=(9.5, max(5.0, 0.17 * len(methods) + 1.4)), layout="constrained", dpi=160)
+    panel = figure.subplots()
+    panel.set_xscale("log")
+    front = pareto_front([point for points in methods.values() for point in points])
+    costs, scores = ([*values] for values in zip(*front, strict=True))
+    panel.plot(costs, scores, drawstyle="steps-post", color="#bbbbbb", linewidth=5, alpha=0.6, zorder=1)
+    for variant, points in methods.items():
+        style, ours = style_of(variant.partition(",")[0]), variant == LOOKM
+        panel.plot(
+            *zip(*points, strict=True), color=style.colour, marker=style.marker, markersize=4.5,
+            linewidth=2.4 if ours else 1.0, zorder=4 if ours else 3, alpha=1.0 if ours else 0.85,
+        )  # fmt: skip
+    for _, score in full:
+        panel.axhline(score, color="black", linewidth=1, linestyle=(0, (4, 2)), zorder=1)
+        panel.text(0.004, score, f"full cache  {score:.1f}", transform=panel.get_yaxis_transform(), **_LEVEL)
+    levels = {round(100 * cell.chance, 9) for cell in part.mean.values() if cell.chance is not None}
+    for level in levels if len(levels) == 1 else ():
+        panel.axhline(level, color="#999999", linewidth=1, linestyle=":", zorder=1)
+        panel.text(0.004, level, "chance", transform=panel.get_yaxis_transform(), **_LEVEL)
+    _name_lines(panel, methods)
+    ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100) if panel.get_xlim()[0] <= tick <= panel.get_xlim()[1]]
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()
+    panel.set_xlabel("bytes kept of the full cache, % (log scale)", fontsize=9)
+    panel.set_ylabel(f"score, % ({part.columns[-1].name})", fontsize=9)
+    panel.set_title(f"Score over bytes · {part.label}", fontsize=10, loc="left", fontweight="bold")
+    panel.tick_params(labelsize=8.5)
+    panel.grid(axis="y", color="#e4e4e4", linewidth=0.6)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _name_lines(panel: Axes, methods: dict[str, list[tuple[float, float]]]) -> None:
+    """Each method's name right of the panel, as near to its last point's height as the others' names allow."""
+    low, high = panel.get_ylim()
+    ends = sorted((points[-1][1], variant) for variant, points in methods.items())
+    heights = spread([height for height, _ in ends], _LINE * (high - low), low, high)
+    for (score, variant), height in zip(ends, heights, strict=True):
+        x = methods[variant][-1][0]
+        style = style_of(variant.partition(",")[0])
+        panel.annotate(
+            f"{variant}  {score:.1f}", (x, score), xytext=(1.03, height), textcoords=panel.get_yaxis_transform(),
+            fontsize=7.5, color=style.colour, va="center", fontweight="bold" if variant == LOOKM else "normal",
+            arrowprops={"arrowstyle": "-", "color": style.colour, "linewidth": 0.5, "alpha": 0.5, "relpos": (0, 0.5)},
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def spread(heights: Sequence[float], step: float, low: float, high: float) -> list[float]:
+    """Rising numbers moved as little as it takes for neighbours to be `step` apart, from low to high.
+
+    Neighbours that are too near become a block of that distance around their mean; blocks that meet become one. Where
+    there is no room for all, they begin at low.
+    """
+    blocks: list[list[float]] = []
+
+    def bottom(block: Sequence[float]) -> float:
+        size = (len(block) - 1) * step
+        return max(low, min(high - size, sum(block) / len(block) - size / 2))
+
+    for height in heights:
+        blocks.append([height])
+        while len(blocks) > 1 and bottom(blocks[-1]) - bottom(blocks[-2]) < len(blocks[-2]) * step - 1e-9:
+            last = blocks.pop()
+            blocks[-1] += last
+    return [bottom(block) + place * step for block in blocks for place in range(len(block))]
+
+
+def pareto_caption(part: EqualBytes) -> str:
+    """What stands below the picture, in sentences."""
+    sizes = {cell.n for cell in part.mean.values()}
+    samples = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
+    return (
+        f"Score over realised bytes, {part.label}: {part.protocol} protocol, {samples} samples a point. A line goes "
+        "through the budgets of one method (`budget=`); its name and last score stand at its end. Grey: points that "
+        "none beats at as many bytes or fewer, read off the same samples and without intervals, which "
+        "`lookm table matched` has."
+    )
