@@ -38,6 +38,11 @@ class DividedStrategy(Strategy):
         least = max(1, self.promised_recent(layer.length))
         return apportion([float(weight) for weight in measures], layer.n_layers * budget, least, layer.length)
 
+    def seen_scores(self, layer: Layer) -> Tensor:
+        """The scores that `read` gave for this layer."""
+        scores: Tensor = layer.all_layers((self.selection_key(layer.length), "scores"))[layer.index]
+        return scores
+
     def observe(self, layer: Layer) -> None:
         key = self.selection_key(layer.length)
         measure, scores = self.read(layer)
@@ -53,6 +58,5 @@ class DividedStrategy(Strategy):
 
     def keep(self, layer: Layer) -> Tensor:
         recent = self.promised_recent(layer.length)
-        scores = layer.all_layers((self.selection_key(layer.length), "scores"))[layer.index]
-        past = scores[:, : layer.length - recent].expand(layer.kv_heads, -1)
+        past = self.seen_scores(layer)[:, : layer.length - recent].expand(layer.kv_heads, -1)
         return with_recent(top_positions(past, self.layer_tokens(layer) - recent), layer.length, recent)

@@ -110,7 +110,7 @@ class Strategy(Named, ABC):
     @property
     def joins_sweeps(self) -> bool:
         """Whether a sweep decodes this row together with others; otherwise alone, with the same answers."""
-        return not self.ragged_heads and self.storage == PLAIN
+        return self.fixed_size and not self.ragged_heads and self.storage == PLAIN
 
     def chooses(self, is_image: Tensor) -> bool:
         """Whether something of this prompt stays and something may go, so that `keep` is asked."""
