@@ -13,6 +13,12 @@ HEADROOM = 0.8
 """Share of the free memory that caches may take; the rest is for activations and one full layer of the prefill."""
 
 
+def head_size(config: PretrainedConfig) -> int:
+    """D of a model's text decoder."""
+    text = config.get_text_config(decoder=True)
+    return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+
+
 def cache_token_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int:
     """Bytes of one token's keys and values in all layers.
 
@@ -22,8 +28,7 @@ def cache_token_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int:
     """
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return 2 * heads * size * text.num_hidden_layers * dtype.itemsize
+    return 2 * heads * head_size(config) * text.num_hidden_layers * dtype.itemsize
 
 
 def estimate_bytes(

@@ -121,6 +121,8 @@ class ActiveRun:
         Raises:
             LookmError: the folder cannot be written to.
         """
+        from lookm.memory import head_size
+
         settings, strategy = self.settings, self.settings.strategy
         self._computed = self.missing
         if settings.overwrite:
@@ -130,6 +132,7 @@ class ActiveRun:
             labels={"model": backbone.label, "benchmark": settings.benchmark.label, "strategy": strategy.name},
             nominal_budget=strategy.nominal_budget,
             **facts_of_run(settings),
+            cache={"head_size": head_size(backbone.model.config), "itemsize": backbone.model.dtype.itemsize},
             generation={"do_sample": False, "min_new_tokens": 1, "max_new_tokens": backbone.max_new_tokens},
             **{name: value for name, value in self._origin.items() if value is not None},
         )

@@ -6,7 +6,7 @@ was lost, mixed up or made by an older program is found as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from math import isclose
 from statistics import fmean
@@ -27,21 +27,24 @@ HEAD_OFFSETS = 8 * 1024
 """Bytes a layer may take beside its tokens where heads keep different numbers: 8 for each of 1,024 heads at most."""
 
 
-def audit_records(strategy: Strategy, dataset: str, records: Iterable[SampleRecord]) -> None:
+def audit_records(
+    strategy: Strategy, dataset: str, records: Iterable[SampleRecord], cache: Mapping[str, int] | None = None
+) -> None:
     """Checks the answered samples of one dataset.
 
     Args:
         strategy: the run's strategy.
         dataset: its name, for the message.
         records: the dataset's records; those without an answer are passed over.
+        cache: `head_size` and `itemsize` of the model's cache, which tell what a storage promises; None: unknown.
 
     Raises:
-        BudgetError: a sample kept more or less than was promised, kept everything where less was promised, or its
-            numbers contradict each other; or a compressing strategy kept every sample whole.
+        BudgetError: a sample kept more or less, in tokens or in bytes, than was promised, kept everything where less
+            was promised, or its numbers contradict each other; or a compressing strategy kept every sample whole.
     """
     answered = [record for record in records if record.answered]
     for record in answered:
-        fault = _fault(strategy, record)
+        fault = _fault(strategy, record) or _bytes_fault(strategy, record, cache)
         if fault:
             raise BudgetError(f"{dataset}, sample {record.sample_id}: {fault}; results are not written")
     with_images = [record for record in answered if record.image_tokens]
@@ -70,12 +73,33 @@ def _fault(strategy: Strategy, record: SampleRecord) -> str:
     mean = fmean(kept) / length
     if record.realised_budget is None or not isclose(record.realised_budget, mean, rel_tol=1e-6):
         return f"a realised budget of {record.realised_budget} is recorded, the layers kept {mean:.6f}"
-    excess = record.kept_bytes - record.full_bytes * kept[0] / length  # beside keys and values: offsets of the heads
-    if len(set(kept)) == 1 and not 0 <= round(excess) <= (HEAD_OFFSETS * len(kept) if strategy.ragged_heads else 0):
-        return f"{record.kept_bytes} of {record.full_bytes} bytes do not fit to {kept[0]} of {length} tokens"
-    if not 0 <= record.kept_bytes <= record.full_bytes or record.full_bytes == 0:
+    if record.full_bytes < 1 or not 0 <= record.kept_bytes <= record.full_bytes:
         return f"{record.kept_bytes} kept bytes of {record.full_bytes} are recorded"
     return ""
+
+
+def _bytes_fault(strategy: Strategy, record: SampleRecord, cache: Mapping[str, int] | None) -> str:
+    """What is wrong with the bytes of one sample, whose tokens are right.
+
+    Layers that stay as they are have other full bytes than the others, so that only samples whose layers all kept
+    equally many tokens are held against the full bytes.
+    """
+    length, kept = record.prompt_tokens, record.kept_tokens
+    if len(set(kept)) > 1:
+        return ""
+    if strategy.storage.name == "plain":
+        excess = record.kept_bytes - record.full_bytes * kept[0] / length  # offsets of the heads
+        if 0 <= round(excess) <= (HEAD_OFFSETS * len(kept) if strategy.ragged_heads else 0):
+            return ""
+        return f"{record.kept_bytes} of {record.full_bytes} bytes do not fit to {kept[0]} of {length} tokens"
+    if cache is None or strategy.ragged_heads:
+        return ""
+    size, itemsize = cache["head_size"], cache["itemsize"]
+    heads, rest = divmod(record.full_bytes, 2 * length * size * itemsize)
+    promised = heads * strategy.storage.head_bytes(int(kept[0]), size, itemsize)
+    if rest or record.kept_bytes == promised:
+        return ""
+    return f"{record.kept_bytes} bytes are kept, {strategy.label} promises {promised} for {kept[0]} of {length} tokens"
 
 
 def _promise(strategy: Strategy, record: SampleRecord) -> tuple[int, int]:

@@ -47,7 +47,9 @@ def write_results(settings: Settings, folder: RunFolder, datasets: Sequence[Data
     """
     with folder.hold(), writing(folder.path):
         for dataset in datasets:
-            audit_records(settings.strategy, dataset.name, folder.records(dataset.name).values())
+            audit_records(
+                settings.strategy, dataset.name, folder.records(dataset.name).values(), folder.about.get("cache")
+            )
         folder.describe(**facts_of_run(settings))
         results = {dataset.name: _write_dataset(settings, folder, dataset) for dataset in datasets}
         folder.finish(results)

@@ -26,6 +26,16 @@ class Storage(Named, ABC):
             layer: the prompt in the layer, just after its attention.
         """
 
+    @abstractmethod
+    def head_bytes(self, tokens: int, size: int, itemsize: int) -> int:
+        """What one head's keys and values (tokens, size) take, by definition; runs are checked against it.
+
+        Args:
+            tokens: that the head holds.
+            size: of the head, D = Dv.
+            itemsize: bytes of a number of the cache's own precision.
+        """
+
     def store(self, rows: Sequence[CompressedRow], layers: Sequence[Layer]) -> Stored:
         """Store what a strategy left of a batch of prompts in one layer."""
         return StoredRows([self.store_row(row, layer) for row, layer in zip(rows, layers, strict=True)])
@@ -39,6 +49,9 @@ class Plain(Storage):
 
     def store_row(self, row: CompressedRow, layer: Layer) -> StoredRow:
         return RaggedRow(row)
+
+    def head_bytes(self, tokens: int, size: int, itemsize: int) -> int:
+        return 2 * tokens * size * itemsize
 
     def store(self, rows: Sequence[CompressedRow], layers: Sequence[Layer]) -> Stored:
         if any(row.counts is not None for row in rows):

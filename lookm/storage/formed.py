@@ -47,6 +47,19 @@ class FormedStorage(Storage):
     def value_form(self, values: Tensor) -> Form:
         """The form of the first tokens' values (H, n, Dv)."""
 
+    @abstractmethod
+    def form_bytes(self, tokens: int, size: int, itemsize: int) -> int:
+        """What one head's keys and values of the first tokens, at least one, take in their forms (see `head_bytes`)."""
+
+    def head_bytes(self, tokens: int, size: int, itemsize: int) -> int:
+        last = self._whole(tokens)
+        formed = self.form_bytes(tokens - last, size, itemsize) if tokens > last else 0
+        return formed + 2 * last * size * itemsize
+
+    def _whole(self, tokens: int) -> int:
+        """How many of the last tokens stay whole."""
+        return min(tokens, min(self.longest_residual, tokens // 4) if self.residual is None else self.residual)
+
     def store_row(self, row: CompressedRow, layer: Layer) -> FormedRow:
         if row.counts is None:
             return FormedRow([self._forms(row.keys, row.values, layer, slice(0, row.keys.shape[0]))])
@@ -55,7 +68,7 @@ class FormedStorage(Storage):
 
     def _forms(self, keys: Tensor, values: Tensor, layer: Layer, heads: slice) -> tuple[Form, Form]:
         n = keys.shape[1]
-        first = n - min(n, min(self.longest_residual, n // 4) if self.residual is None else self.residual)
+        first = n - self._whole(n)
         last = Whole(compact(keys[:, first:])), Whole(compact(values[:, first:]))
         if not first:
             return last

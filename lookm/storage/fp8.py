@@ -26,3 +26,6 @@ class Fp8(FormedStorage):
 
     def value_form(self, values: Tensor) -> Form:
         return float8(values)
+
+    def form_bytes(self, tokens: int, size: int, itemsize: int) -> int:
+        return 2 * size * (tokens + itemsize)  # a byte a number, a scale a channel

@@ -14,7 +14,7 @@ from lookm.layer import Layer
 from lookm.storage.forms import Form
 from lookm.storage.kivi import Kivi
 from lookm.storage.quantised import Axis
-from lookm.storage.sparse import corrected
+from lookm.storage.sparse import corrected, index_bytes, outliers_each_way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +46,11 @@ class Gear(Kivi):
 
     def _form(self, states: Tensor, axis: Axis) -> Form:
         return corrected(states, self.bits, self.group, axis, self.rank, self.outliers)
+
+    def form_bytes(self, tokens: int, size: int, itemsize: int) -> int:
+        low_rank = (tokens + size) * min(self.rank, tokens, size) * itemsize
+        outliers = sum(  # among a channel's keys, and among a token's values
+            2 * outliers_each_way(self.outliers, n) * (tokens * size // n) * (itemsize + index_bytes(n))
+            for n in (tokens, size)
+        )
+        return super().form_bytes(tokens, size, itemsize) + 2 * low_rank + outliers

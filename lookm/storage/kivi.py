@@ -14,7 +14,7 @@ from torch import Tensor
 from lookm.layer import Layer
 from lookm.storage.formed import FormedStorage
 from lookm.storage.forms import Form
-from lookm.storage.quantised import quantised
+from lookm.storage.quantised import quantised, quantised_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,3 +41,7 @@ class Kivi(FormedStorage):
 
     def value_form(self, values: Tensor) -> Form:
         return quantised(values, self.bits, self.group, "channels")
+
+    def form_bytes(self, tokens: int, size: int, itemsize: int) -> int:
+        keys = quantised_bytes(tokens, size, self.bits, self.group, "tokens", itemsize)
+        return keys + quantised_bytes(tokens, size, self.bits, self.group, "channels", itemsize)

@@ -64,6 +64,12 @@ def quantised(states: Tensor, bits: int, group: int, axis: Axis) -> Quantised:
     return Quantised(packed(q, bits), s, z, bits, group, axis, states.shape[2])
 
 
+def quantised_bytes(n: int, size: int, bits: int, group: int, axis: Axis, itemsize: int) -> int:
+    """What one head's states (n, size) take quantised: codes, and of each group a scale and a zero point."""
+    groups = -(-n // group) * size if axis == "tokens" else n * -(-size // group)
+    return n * -(-size * bits // 8) + 2 * groups * itemsize
+
+
 def packed(codes: Tensor, bits: int) -> Tensor:
     """Codes (…, n) uint8 below 2ᵇ → (…, ⌈n · b / 8⌉) uint8, the first code in the lowest bits."""
     each = 8 // bits

@@ -52,7 +52,7 @@ def corrected(states: Tensor, bits: int, group: int, axis: Axis, rank: int, shar
     """
     dim = DIM[axis]
     n = states.shape[dim]
-    each = min(round(share / 2 * n), (n - 1) // 2)
+    each = outliers_each_way(share, n)
     order = states.argsort(dim=dim, stable=True)
     index = torch.cat([order.narrow(dim, 0, each), order.narrow(dim, n - each, each)], dim=dim)
     least, most = (states.gather(dim, order.narrow(dim, place, 1)) for place in (each, n - 1 - each))
@@ -75,5 +75,18 @@ def low_rank(states: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 def narrow(index: Tensor, limit: int) -> Tensor:
     """Indices below `limit` in the narrowest integers that hold them."""
-    kinds = (torch.uint8, torch.int16, torch.int32)
-    return index.to(next(kind for kind in kinds if limit - 1 <= torch.iinfo(kind).max))
+    return index.to(_narrowest(limit))
+
+
+def index_bytes(limit: int) -> int:
+    """Bytes of an index that `narrow` makes."""
+    return _narrowest(limit).itemsize
+
+
+def _narrowest(limit: int) -> torch.dtype:
+    return next(kind for kind in (torch.uint8, torch.int16, torch.int32) if limit - 1 <= torch.iinfo(kind).max)
+
+
+def outliers_each_way(share: float, n: int) -> int:
+    """How many of n numbers are outliers as the largest, and as many as the smallest."""
+    return min(round(share / 2 * n), (n - 1) // 2)

@@ -13,7 +13,7 @@ from lookm.layer import LAST_QUERIES, Layer
 from lookm.storage.formed import FormedStorage
 from lookm.storage.forms import Form, Whole
 from lookm.storage.rows import compact
-from lookm.storage.sparse import narrow
+from lookm.storage.sparse import index_bytes, narrow
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,7 @@ class Think(FormedStorage):
 
     def value_form(self, values: Tensor) -> Form:
         return Whole(compact(values))
+
+    def form_bytes(self, tokens: int, size: int, itemsize: int) -> int:
+        channels = size - int(self.ratio * size)
+        return tokens * (channels + size) * itemsize + channels * index_bytes(size)

@@ -58,6 +58,20 @@ def test_an_overrun_a_no_op_and_a_contradiction_are_told_apart(changes: dict[str
     assert "\n" not in str(error.value)
 
 
+def test_what_a_storage_keeps_is_held_against_its_promise() -> None:
+    strategy = load_strategy("h2o", alpha1=0.1, alpha2=0.1, storage="kivi2")
+    cache = {"head_size": 16, "itemsize": 4}
+    full = 3 * 2 * 100 * 16 * 4  # three heads in all
+    promised = 3 * strategy.storage.head_bytes(20, 16, 4)
+    assert promised < full // 5
+    audit_records(strategy, "A", [record(full_bytes=full, kept_bytes=promised)], cache)
+    for wrong in (promised + 1, full // 5):
+        with pytest.raises(
+            BudgetError, match=rf"{wrong} bytes are kept, h2o \+ kivi2 promises {promised} for 20 of 100"
+        ):
+            audit_records(strategy, "A", [record(full_bytes=full, kept_bytes=wrong)], cache)
+
+
 def test_a_strategy_that_promises_everything_at_a_small_budget_is_a_no_op() -> None:
     whole = [record(number, kept_tokens=(100, 100), realised_budget=1.0, kept_bytes=2000) for number in range(8)]
     union = load_strategy("tp_pmerge", alpha1=0.1, alpha2=0.1)

@@ -206,3 +206,15 @@ def test_wrong_fields_are_one_line(name: str, changes: dict[str, Any], said: str
     with pytest.raises(LookmError) as error:
         load_storage(name, **changes)
     assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("name", "changes"), VARIANTS, ids=lambda x: x if isinstance(x, str) else str(x))
+def test_what_is_allocated_is_what_was_promised(name: str, changes: dict[str, Any], dtype: torch.dtype) -> None:
+    storage = load_storage(name, **changes)
+    for length, size in ((300, 8), (41, 12), (3, 20), (1, 5)):
+        whole = random_layer(length, size=size)
+        layer = Layer(*(states.to(dtype) for states in (whole.queries, whole.keys, whole.values)), whole.is_image)
+        for kept in {length, length // 2, 0}:
+            held = storage.store_row(row_of(layer, kept), layer).allocated_bytes()
+            assert held == layer.kv_heads * storage.head_bytes(kept, size, dtype.itemsize)
