@@ -46,7 +46,7 @@ def build(options: argparse.Namespace) -> None:
         import wandb_workspaces  # noqa: F401
     except ImportError:
         raise LookmError('wandb_workspaces is missing; pip install "lookm-harness[wandb]"') from None
-    from benchmarks.files import write_json
+    from benchmarks.files import write_json, writing
 
     entity = options.entity or "entity"
     if options.mode == "online":
@@ -62,10 +62,8 @@ def build(options: argparse.Namespace) -> None:
     if options.output is None:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    try:
+    with writing(options.output, "--output"):
         write_json(options.output, found)
-    except OSError as error:
-        raise LookmError(f"{options.output} cannot be written ({error.strerror}); choose another --output") from None
     print(f"written: {options.output}")
 
 
