@@ -28,12 +28,12 @@ PAPER_ROWS = (
 
 def strategy_names() -> list[str]:
     """Names of all strategies, sorted."""
-    return _names("strategy")
+    return names_of("strategy")
 
 
 def storage_names() -> list[str]:
     """Names of all storages, sorted."""
-    return _names("storage")
+    return names_of("storage")
 
 
 def load_strategy(name: str, **overrides: Any) -> Strategy:
@@ -50,7 +50,7 @@ def load_strategy(name: str, **overrides: Any) -> Strategy:
         >>> load_strategy("tp_pmerge", alpha1=0.05).nominal_budget
         0.15000000000000002
     """
-    return build_strategy(name, _yaml("strategy", name) | overrides)
+    return build_strategy(name, yaml_of("strategy", name) | overrides)
 
 
 def load_storage(name: str, **overrides: Any) -> Storage:
@@ -60,7 +60,7 @@ def load_storage(name: str, **overrides: Any) -> Storage:
         >>> load_storage("kivi2", group=16).bits
         2
     """
-    return build_storage(name, _yaml("storage", name) | overrides)
+    return build_storage(name, yaml_of("storage", name) | overrides)
 
 
 def build_strategy(name: str, settings: dict[str, Any]) -> Strategy:
@@ -106,12 +106,14 @@ def resolve_storage(storage: str | Storage) -> Storage:
     return storage
 
 
-def _names(kind: str) -> list[str]:
+def names_of(kind: str) -> list[str]:
+    """Names of the YAMLs in a group of `configs`, sorted."""
     return sorted(file.stem for file in (CONFIGS / kind).glob("*.yaml"))
 
 
-def _yaml(kind: str, name: str) -> dict[str, Any]:
-    names = _names(kind)
+def yaml_of(kind: str, name: str) -> dict[str, Any]:
+    """What stands in one of them; a name that is none is refused with those there are."""
+    names = names_of(kind)
     if name not in names:
         close = get_close_matches(str(name), names, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""

@@ -31,6 +31,26 @@ TEMPLATES = {
 """By name; `{question}` stands for the prompt. `llava_llama_2` and `vicuna_v1` are MileBench's for LLaVA-1.5 and
 MobileVLM, `internlm2_chat` is InternVL's (the release asks for it), `chatml` is what Qwen's models were tuned with."""
 
+_LATER = {
+    "llava_llama_2": " </s><s>[INST] {question} [/INST]",
+    "vicuna_v1": "</s>USER: {question} ASSISTANT:",
+    "internlm2_chat": "<|im_end|><|im_start|>user\n{question}<|im_end|><|im_start|>assistant\n",
+    "chatml": "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n",
+    "chatml_without_system": "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n",
+}
+"""What follows an answer: the end of that turn and the next question, as each of these formats writes it."""
+
+
+def later_turn(template: str) -> str:
+    """What stands between an answer and the next one: `{question}` and what the conversation puts around it.
+
+    Args:
+        template: a conversation's first turn, one of `TEMPLATES` or another text; another one is said again in a new
+            line.
+    """
+    name = next((name for name, text in TEMPLATES.items() if text == template), None)
+    return _LATER.get(str(name), f"\n{template}")
+
 
 def template_text(name: str) -> str:
     """The template of that name.
