@@ -14,11 +14,8 @@ say() { echo "· $*"; }
 fail() { echo "error: $*" >&2; exit 1; }
 
 say "building, from a copy of the tracked files"
-mkdir "$WORK/source" "$WORK/wheel" "$WORK/empty"
-git ls-files -co --exclude-standard -z | while IFS= read -r -d '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done |
-    tar --null -T - -c | tar -x -C "$WORK/source"
-"$PYTHON" -m pip wheel --quiet --no-deps --wheel-dir "$WORK/wheel" "$WORK/source"
-wheel=$(echo "$WORK"/wheel/*.whl)
+mkdir "$WORK/wheel" "$WORK/empty"
+wheel=$(bash scripts/build_wheel.sh "$PYTHON" "$WORK/wheel")
 
 "$PYTHON" - "$wheel" <<'END'
 import sys, zipfile

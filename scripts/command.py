@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "score": ("score", (), "anybody's MileBench results"),
     "plan": ("plan", (), "what a sweep would cost, and what is done of it"),
     "verify": ("verify", (), "computes some of a run again and compares"),
+    "lmms-tasks": ("lmms_tasks", (), "writes MileBench as tasks of lmms-eval"),
     "download": ("download", (), "MileBench and the models' weights"),
     "inspect": ("inspect_data", (), "looks through a benchmark's folder for what is wrong"),
     "kept": ("pictures", ("kept",), "draws what strategies keep of a prompt"),

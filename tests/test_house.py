@@ -12,7 +12,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("baselines", "benchmarks.files", "benchmarks.benchmark", "benchmarks.download", "benchmarks.guard"),
     ("benchmarks.interpolation",),
     ("benchmarks.milebench",),
-    ("benchmarks.mini",),
+    ("benchmarks.mini", "benchmarks.lmms_eval"),
     ("benchmarks.evaluation",),
     ("benchmarks.composition",),
     ("benchmarks.tables",),
