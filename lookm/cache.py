@@ -17,6 +17,7 @@ from lookm.layer import Layer
 from lookm.prompt import Prompt
 from lookm.prompt_cache import DecodeAttention, PromptCache
 from lookm.record import LayerSizes, PromptRecord
+from lookm.shortening import Shortened, ShorteningStrategy
 from lookm.stopwatch import Mark
 from lookm.storage.stored import Stored
 from lookm.strategy import Strategy
@@ -115,14 +116,15 @@ class CompressedLayer(DynamicLayer):
         return (self.seen if self.stored is None else self.stored.length) + query_length, 0
 
     def compress(self, strategy: Strategy, prompt: Prompt, layers: Sequence[Layer]) -> LayerSizes:
-        """Replace the full cache by what the strategy keeps of each row, as its storage stores it."""
+        """Replace the full cache by what the strategy keeps of each row of the prompt, as its storage stores it."""
         keys, values = self._full
         assert keys is not None
         assert values is not None
         rows = [compress_many([strategy], layer)[0] for layer in layers]
         self.stored = strategy.store(rows, layers)
         self._full = None, None
-        token_bytes = (keys[0].nbytes + values[0].nbytes) // prompt.length
+        token_bytes = (keys[0].nbytes + values[0].nbytes) // keys.shape[-2]
+        self.seen += prompt.length - keys.shape[-2]  # positions go on after the whole prompt
         return LayerSizes(
             tokens=tuple(row.tokens for row in rows),
             kept_bytes=self.stored.prompt_bytes,
@@ -205,6 +207,8 @@ class LookOnceCache(PromptCache):
     def __init__(self, strategy: Strategy, prompt: Prompt, config: PretrainedConfig) -> None:
         super().__init__(prompt, config, CompressedLayer, [strategy])
         self.strategy = strategy
+        self.whole_prompt = prompt
+        self._shortened: Shortened | None = None
         image_tokens = torch.stack([is_image.sum() for is_image in self.row_is_image])
         self.record = PromptRecord(strategy, prompt.row_lengths(), image_tokens, [None] * len(self.layers))
         self.padding: Tensor | None = None
@@ -215,7 +219,7 @@ class LookOnceCache(PromptCache):
         with_gradient = (value for value in self._tensors() if value.grad_fn is not None)
         memo.update((id(value), value.detach().clone()) for value in with_gradient)
         copy = type(self).__new__(type(self))
-        shared = (self.prompt, self.row_is_image, self.row_needs, self.strategy)
+        shared = (self.prompt, self.whole_prompt, self.row_is_image, self.row_needs, self.strategy)
         memo |= {id(self): copy, id(self.record): self.record.again()} | {id(value): value for value in shared}
         vars(copy).update(deepcopy(vars(self), memo))
         return copy
@@ -253,11 +257,26 @@ class LookOnceCache(PromptCache):
 
     def end_prompt(self) -> None:
         """Note what the layers hold that are not compressed; the others are noted as they are compressed."""
+        self._shortened = None
         if self.record.prefill_end is None:
             self.record.prefill_end = Mark.now(self.prompt.is_image.device)
         for index, sizes in self.untouched_sizes().items():
             if self.record.layers[index] is None:
                 self.record.layers[index] = sizes
+
+    def shorten(self, rows: Sequence[Tensor]) -> None:
+        """Let only these positions of each row, (n,) int64 ascending, go on into the layers to come."""
+        if self.untouched:
+            raise LookmError(
+                f"{self.strategy.name} drops tokens before layers, and layers {list(self.untouched)} have a window, a "
+                "state or images of their own; choose another strategy"
+            )
+        self._shortened = Shortened.of(self.prompt, rows)
+        self.prompt = self._shortened.prompt
+        self.row_is_image = tuple(self.prompt.row_is_image(row) for row in range(len(rows)))
+
+    def shortened(self, strategy: Strategy) -> Shortened | None:
+        return self._shortened if strategy is self.strategy else None
 
     def attend(
         self,
@@ -279,7 +298,9 @@ class LookOnceCache(PromptCache):
         begin = Mark.now(rows[0].keys.device)
         for index, layers in self.ready(layer_index, rows, [self.strategy]):
             layer = self._compressed_layer(index)
-            self.record.layers[index] = layer.compress(self.strategy, self.prompt, layers)
+            self.record.layers[index] = layer.compress(self.strategy, self.whole_prompt, layers)
+        if isinstance(self.strategy, ShorteningStrategy) and layer_index + 1 == self.strategy.first_short_layer:
+            self.shorten([self.strategy.going_on(row) for row in rows])
         end = Mark.now(rows[0].keys.device)
         self.record.compressing.add(begin, end)
         self.record.prefill_end = end

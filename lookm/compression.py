@@ -86,6 +86,7 @@ def compress_rows(
     """As `compress`, one result a row, with the positions that were kept."""
     _check_shapes(queries, keys, values, is_image)
     chosen = resolve_strategy(strategy, **fields)
+    refuse_shortening([chosen])
     images = is_image.to(keys.device).expand(keys.shape[0], -1)
     layers = [Layer(*states, scaling) for states in zip(queries, keys, values, images, strict=True)]
     rows = [compress_many([chosen], layer)[0] for layer in layers]
@@ -101,6 +102,13 @@ def _as_read(row: CompressedRow, states: States) -> CompressedRow:
     if row.counts is not None and valid is not None:
         keys, values = keys[valid], values[valid]
     return replace(row, keys=keys, values=values)
+
+
+def refuse_shortening(strategies: Sequence[Strategy]) -> None:
+    """Raise LookmError for strategies that act inside the model, where one layer's cache or a shared prefill is not."""
+    for strategy in strategies:
+        if strategy.shortens_prompt:
+            raise LookmError(f"{strategy.name} drops tokens inside the model, before its cache: use look_once for it")
 
 
 def compress_many(strategies: Sequence[Strategy], layer: Layer) -> list[CompressedRow]:

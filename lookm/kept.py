@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lookm.compression import compress_many, joined_needs, observe
+from lookm.compression import compress_many, joined_needs, observe, refuse_shortening
 from lookm.errors import LookmError
 from lookm.layer import Layer
 from lookm.observation import observe_prefill
@@ -62,6 +62,7 @@ def kept_positions(
         >>> (kept,) = kept_positions(model, inputs, [load_strategy("tp_pmerge")])
         >>> kept.share()[kept.is_image]  # how many of the heads kept each image token
     """
+    refuse_shortening(strategies)
     layers: list[list[Sequence[Tensor]]] = [[] for _ in strategies]
     late = [index for index, strategy in enumerate(strategies) if strategy.whole_prompt]
     early = [index for index, strategy in enumerate(strategies) if not strategy.whole_prompt]

@@ -17,6 +17,7 @@ from lookm.layer import Layer
 from lookm.prompt import Prompt
 from lookm.record import LayerSizes
 from lookm.rotary import RotaryCall, Rotation
+from lookm.shortening import Shortened
 from lookm.statistics import Statistics
 from lookm.strategy import Strategy
 
@@ -125,6 +126,10 @@ class PromptCache(Cache, ABC):
                 "a compressed cache is used outside its look_once block, where attention does not know what it holds; "
                 "go on inside a look_once block of the model"
             )
+
+    def shortened(self, strategy: Strategy) -> Shortened | None:
+        """Which tokens are left of the prompt that this pass encodes, if the strategy has shortened it."""
+        return None
 
     def untouched_sizes(self) -> dict[int, LayerSizes]:
         """What the layers hold that stay as they are, just after the prompt, by their index."""

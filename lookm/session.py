@@ -21,6 +21,7 @@ from lookm.errors import LookmError
 from lookm.prompt import image_mask, padding_of, read_prompt
 from lookm.record import PromptRecord
 from lookm.report import Report
+from lookm.shortening import Shortening, ShorteningStrategy
 from lookm.strategy import Strategy
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ class Session:
         self._runs = 0
         self._passes: list[int] = []  # the threads of the forward passes that are going on
         self._warned: set[str] = set()
+        self._shortening = Shortening(strategy, self.decoder) if isinstance(strategy, ShorteningStrategy) else None
 
     def report(self) -> Report:
         """Kept tokens and bytes per layer, nominal and realised budget, times, of the last prompt batch.
@@ -203,6 +205,8 @@ class Session:
                 entrance = Entrance(self, module)
                 undo.callback(module.register_forward_pre_hook(entrance.before, with_kwargs=True).remove)
                 undo.callback(module.register_forward_hook(entrance.after, always_call=True).remove)
+            if self._shortening is not None:
+                self._shortening.hook(self._model, undo)
             embeddings = self._model.get_input_embeddings()
             if self._image_ids and embeddings is not None:
                 undo.callback(embeddings.register_forward_hook(self.note_embedded).remove)

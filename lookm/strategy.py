@@ -69,6 +69,9 @@ class Strategy(Named, ABC):
     ragged_heads: ClassVar[bool] = False
     """Whether the heads of a layer may keep different numbers of tokens: `keep` then gives a list of positions."""
 
+    shortens_prompt: ClassVar[bool] = False
+    """Whether the prompt loses tokens inside the model, before its cache (`lookm.shortening`)."""
+
     compresses_text_only: ClassVar[bool] = False
     """Whether the released code compresses a prompt without images under this strategy."""
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel
 
@@ -11,7 +12,7 @@ from lookm.answers import first_difference
 from lookm.context import led
 from lookm.decoder import decoder_of
 from lookm.errors import LookmError
-from lookm.generation import is_looked_at
+from lookm.generation import is_looked_at, look_once
 from lookm.joint import Group, Limits, SweepRow
 from lookm.memory import estimate_bytes, fitting_groups, free_bytes
 from lookm.prompt import Prompt, image_token_ids, read_prompt
@@ -38,7 +39,8 @@ def generate_sweep(
     precision a larger batch rounds differently, and near ties may fall the other way (`first_differences` counts them).
     The caches are estimated first. Strategies that do not fit together are run in groups, each with a prefill of the
     decoder of its own: encoding again costs no memory anywhere, which keeping the rows of later groups would. So does a
-    strategy whose rows do not join (`Strategy.joins_sweeps`).
+    strategy whose rows do not join (`Strategy.joins_sweeps`). One
+    that shortens its prompt is encoded by itself, as `look_once` does it.
 
     Args:
         model: as for `look_once`.
@@ -65,29 +67,64 @@ def generate_sweep(
         ...     print(row.strategy.name, row.tokens)
     """
     _check_call(model, min_new_tokens, max_new_tokens)
-    decoder = decoder_of(model)
-    prompt = read_prompt(inputs.get("input_ids"), None, inputs.get("attention_mask"), image_token_ids(model.config))
+    call = {
+        **inputs,
+        **({"eos_token_id": list(eos_token_ids)} if eos_token_ids else {}),
+        **{"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "pad_token_id": pad_token_id},
+        **{"do_sample": False, "num_beams": 1},
+    }
+    whole = [strategy for strategy in strategies if not strategy.shortens_prompt]
+    rows = iter(_encode_once(model, call, whole, memory_limit, cuda_graph) if whole else ())
+    return [_encode_alone(model, call, one) if one.shortens_prompt else next(rows) for one in strategies]
+
+
+def _encode_once(
+    model: PreTrainedModel,
+    call: Mapping[str, Any],
+    strategies: Sequence[Strategy],
+    memory_limit: int | None,
+    cuda_graph: bool,
+) -> list[SweepRow]:
+    """The rows of strategies that share their prefill, or the vision tower's work at least."""
+    prompt = read_prompt(call.get("input_ids"), None, call.get("attention_mask"), image_token_ids(model.config))
     images = [prompt.row_is_image(row) for row in range(len(prompt.starts))]
     limit = free_bytes(prompt.is_image.device) if memory_limit is None else memory_limit
-    needed = estimate_bytes(model.config, model.dtype, strategies, images, max_new_tokens)
-    ends = {"eos_token_id": list(eos_token_ids)} if eos_token_ids else {}
+    needed = estimate_bytes(model.config, model.dtype, strategies, images, call["max_new_tokens"])
     joint = [index for index, strategy in enumerate(strategies) if strategy.joins_sweeps]
     groups = [[joint[place] for place in group] for group in fitting_groups([needed[index] for index in joint], limit)]
     groups += [[index] for index, strategy in enumerate(strategies) if not strategy.joins_sweeps]
     sweep = _Sweep([[strategies[index] for index in group] for group in groups], prompt, static=cuda_graph)
-    with led(decoder):
-        model.generate(  # type: ignore[operator]
-            **inputs,
-            **ends,
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=min_new_tokens,
-            pad_token_id=pad_token_id,
-            do_sample=False,
-            num_beams=1,
-            custom_generate=sweep.run,
-        )
+    with led(decoder_of(model)):
+        model.generate(**call, custom_generate=sweep.run)  # type: ignore[operator]
     order = [index for group in groups for index in group]
     return [row for _, row in sorted(zip(order, sweep.rows, strict=True), key=lambda pair: pair[0])]
+
+
+def _encode_alone(model: PreTrainedModel, call: Mapping[str, Any], strategy: Strategy) -> SweepRow:
+    """The row of a strategy whose prompt is encoded as for no other one, as `look_once` gives it."""
+    finite: list[Tensor] = []  # of each step, (B,) bool
+    watch = model.register_forward_hook(lambda _, args, output: finite.append(output.logits[:, -1].isfinite().all(-1)))
+    try:
+        with look_once(model, strategy) as session:
+            output = model.generate(**call)  # type: ignore[operator]
+    finally:
+        watch.remove()
+    new = output[:, call["input_ids"].shape[1] :].tolist()
+    ends = set(call.get("eos_token_id") or _listed(model.generation_config.eos_token_id))
+    well = torch.stack(finite, 1).tolist()  # [B, steps]
+    rows = [_until_end(tokens, ends, steps) for tokens, steps in zip(new, well, strict=True)]
+    return SweepRow(strategy, tuple(tokens for tokens, _ in rows), session.report(), tuple(good for _, good in rows))
+
+
+def _until_end(tokens: Sequence[int], ends: Collection[int], well: Sequence[bool]) -> tuple[tuple[int, ...], bool]:
+    """A row's tokens to the one that ends it, or to the first logits that are not finite; whether all were finite."""
+    length = next((n + 1 for n, token in enumerate(tokens) if token in ends), len(tokens))
+    bad = next((n for n in range(length) if not well[n]), None)
+    return tuple(tokens[: length if bad is None else bad]), bad is None
+
+
+def _listed(ends: int | list[int] | None) -> list[int]:
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
 def _check_call(model: PreTrainedModel, min_new_tokens: int, max_new_tokens: int) -> None:
@@ -131,7 +168,7 @@ class _Sweep:
         limits = Limits(
             max_new_tokens=generation_config.max_new_tokens,
             min_new_tokens=generation_config.min_new_tokens or 0,
-            ends=ends if isinstance(ends, list) else [] if ends is None else [ends],
+            ends=_listed(ends),
             static=self.static,
         )
         for strategies in self.groups:

@@ -18,6 +18,7 @@ from lookm.sweep import generate_sweep
 from tests.baselines import oracle
 from tests.baselines.test_divided import METHODS as DIVIDED
 from tests.baselines.test_ragged import METHODS as RAGGED
+from tests.baselines.test_shortening import NAMES as SHORTENING
 from tests.lookm.layers import compressed, random_layer
 from tests.lookm.models import built, left_padded, prompt
 from tests.lookm.oracle import ROWS
@@ -49,7 +50,7 @@ LAYOUTS = {"text and images": [9, 22, 6, 18, 8], "images alone": [0, 63], "text 
 
 
 def test_every_method_has_a_row() -> None:
-    assert set(METHODS) | set(DIVIDED) | set(RAGGED) | set(ROWS) == set(strategy_names())
+    assert set(METHODS) | set(DIVIDED) | set(RAGGED) | set(ROWS) | SHORTENING == set(strategy_names())
 
 
 def rows() -> Iterator[Any]:
