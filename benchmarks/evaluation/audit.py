@@ -73,7 +73,7 @@ def _fault(strategy: Strategy, record: SampleRecord) -> str:
     mean = fmean(kept) / length
     if record.realised_budget is None or not isclose(record.realised_budget, mean, rel_tol=1e-6):
         return f"a realised budget of {record.realised_budget} is recorded, the layers kept {mean:.6f}"
-    if record.full_bytes < 1 or not 0 <= record.kept_bytes <= record.full_bytes:
+    if record.full_bytes < 1 or not 0 <= record.kept_bytes <= record.full_bytes + _offsets(strategy, record):
         return f"{record.kept_bytes} kept bytes of {record.full_bytes} are recorded"
     return ""
 
@@ -88,8 +88,8 @@ def _bytes_fault(strategy: Strategy, record: SampleRecord, cache: Mapping[str, i
     if len(set(kept)) > 1:
         return ""
     if strategy.storage.name == "plain":
-        excess = record.kept_bytes - record.full_bytes * kept[0] / length  # offsets of the heads
-        if 0 <= round(excess) <= (HEAD_OFFSETS * len(kept) if strategy.ragged_heads else 0):
+        excess = record.kept_bytes - record.full_bytes * kept[0] / length
+        if 0 <= round(excess) <= _offsets(strategy, record):
             return ""
         return f"{record.kept_bytes} of {record.full_bytes} bytes do not fit to {kept[0]} of {length} tokens"
     if cache is None or strategy.ragged_heads:
@@ -100,6 +100,11 @@ def _bytes_fault(strategy: Strategy, record: SampleRecord, cache: Mapping[str, i
     if rest or record.kept_bytes == promised:
         return ""
     return f"{record.kept_bytes} bytes are kept, {strategy.label} promises {promised} for {kept[0]} of {length} tokens"
+
+
+def _offsets(strategy: Strategy, record: SampleRecord) -> int:
+    """Bytes that a cache may hold beside keys and values: where each head's tokens begin."""
+    return HEAD_OFFSETS * len(record.kept_tokens) if strategy.ragged_heads else 0
 
 
 def _promise(strategy: Strategy, record: SampleRecord) -> tuple[int, int]:
