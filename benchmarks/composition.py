@@ -18,7 +18,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmarks import interpolation
 from benchmarks.evaluation import KEYS
 from benchmarks.guard import is_name_too_long, shortened
 from lookm.errors import LookmError
@@ -27,7 +26,17 @@ from lookm.locations import CONFIGS
 if TYPE_CHECKING:
     from benchmarks.evaluation.settings import Settings
 
-interpolation.register()
+
+def for_benchmark(values: DictConfig, *, _root_: DictConfig) -> Any:
+    """`${for_benchmark:{name: value, …}}` in configurations: the value for their benchmark, None for others.
+
+    The benchmark's builder names it (`<name>_benchmark`).
+    """
+    builder = str(_root_.benchmark._target_).rpartition(".")[2]
+    return values.get(builder.removesuffix("_benchmark"))
+
+
+OmegaConf.register_new_resolver("for_benchmark", for_benchmark, replace=True)
 
 
 def compose_jobs(overrides: Sequence[str]) -> list[Settings]:

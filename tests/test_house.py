@@ -10,7 +10,6 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("lookm",),
     ("baselines", "benchmarks.files", "benchmarks.benchmark", "benchmarks.download", "benchmarks.guard"),
-    ("benchmarks.interpolation",),
     ("benchmarks.milebench",),
     ("benchmarks.mini", "benchmarks.lmms_eval"),
     ("benchmarks.evaluation",),
