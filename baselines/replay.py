@@ -80,8 +80,10 @@ def replayed_scores(layer: Layer) -> Tensor:
     queries = queries.unflatten(0, (layer.kv_heads, -1)).flatten(1, 2) * layer.scaling  # [Hkv, G · L, D]
     keys = layer.keys.float().transpose(1, 2)  # [Hkv, D, L]
     a = torch.zeros(layer.kv_heads, layer.length, device=keys.device)
-    for block in queries.split(rows_per_block(layer.kv_heads * layer.length, keys.device), dim=1):
-        a = a.maximum((block @ keys).softmax(-1).amax(1))
+    rows = rows_per_block(layer.length, keys.device)
+    for head in range(layer.kv_heads):
+        for block in queries[head].split(rows):
+            a[head] = a[head].maximum((block @ keys[head]).softmax(-1).amax(0))
     a = a.clamp(max=MOST)
     norms = layer.values.float().norm(dim=-1)
     return a / (1 - a) * (norms / norms.mean())

@@ -17,9 +17,9 @@ _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space, and the same command goes on",
     errno.EDQUOT: "the disk quota is used up; free some space, and the same command goes on",
     errno.EFBIG: "the file would be larger than is allowed here (see ulimit -f)",
-    errno.EROFS: "it is read-only; choose another results_dir",
-    errno.EACCES: "permission denied; choose another results_dir",
-    errno.EPERM: "permission denied; choose another results_dir",
+    errno.EROFS: "it is read-only; choose another {place}",
+    errno.EACCES: "permission denied; choose another {place}",
+    errno.EPERM: "permission denied; choose another {place}",
 }
 
 
@@ -34,19 +34,25 @@ def write_text(path: Path, text: str) -> None:
     """
     if _holds(path, text):
         return
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, which takes its place if the block ends well and vanishes otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # other machines have the same process ids
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield temporary
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
@@ -92,8 +98,12 @@ def remove_temporaries(folder: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, place: str = "results_dir") -> Iterator[None]:
     """Turns the system's refusal to write into one line that says what to do.
+
+    Args:
+        path: what is written.
+        place: the option or key that says where it lies.
 
     Raises:
         LookmError: in place of an OSError inside the block.
@@ -101,7 +111,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _REMEDIES.get(error.errno or 0, f"{error.strerror or error}; see results_dir")
+        remedy = _REMEDIES.get(error.errno or 0)
+        reason = remedy.format(place=place) if remedy else f"{error.strerror or error}; see {place}"
         raise LookmError(f"{path} cannot be written to: {reason}") from None
 
 

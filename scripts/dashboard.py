@@ -46,7 +46,7 @@ def build(options: argparse.Namespace) -> None:
         import wandb_workspaces  # noqa: F401
     except ImportError:
         raise LookmError('wandb_workspaces is missing; pip install "lookm-harness[wandb]"') from None
-    from benchmarks.files import write_json
+    from benchmarks.files import write_json, writing
 
     entity = options.entity or "entity"
     if options.mode == "online":
@@ -62,15 +62,40 @@ def build(options: argparse.Namespace) -> None:
     if options.output is None:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    try:
+    with writing(options.output, "--output"):
         write_json(options.output, found)
-    except OSError as error:
-        raise LookmError(f"{options.output} cannot be written ({error.strerror}); choose another --output") from None
     print(f"written: {options.output}")
 
 
+def sections() -> list[tuple[str, str, list[Any]]]:
+    """What both show: name, a sentence, and panels of `wandb_workspaces`."""
+    import wandb_workspaces.reports.v2 as panels
+
+    def bars(title: str, metric: str) -> Any:
+        return panels.BarPlot(title=title, metrics=[panels.SummaryMetric(metric)], orientation="h")
+
+    trade_offs = [  # one mark a run
+        panels.ScatterPlot(
+            title=f"official score against {cost}",
+            x=panels.SummaryMetric(f"mean/{cost}"),
+            y=panels.SummaryMetric("mean/official"),
+        )
+        for cost in ("kept_bytes", "decode_ms")
+    ]
+    scores = [bars(f"mean, {protocol}", f"mean/{protocol}") for protocol in PROTOCOLS]
+    tasks = [bars(f"{task}, {protocol}", f"task/{task}/{protocol}") for task in TASKS for protocol in PROTOCOLS]
+    read = "Means of the task codes, under MileBench's own evaluator (official) and one that reads better."
+    cost = "Budgets as they were realised, bytes of a sample's cache, and the share of answers that changed."
+    return [
+        ("Scores", read, [*scores, *trade_offs]),
+        ("Costs", cost, [bars(name, f"mean/{name}") for name in COSTS]),
+        ("Tasks", "Each task code under both protocols.", tasks),
+        ("Samples", "Questions, answers and pictures.", [panels.WeavePanelSummaryTable(table_name="samples")]),
+    ]
+
+
 def make_workspace(entity: str, project: str) -> Any:
-    """Scores by task and dataset, costs, and the table of samples; runs grouped by strategy.
+    """Scores by task, costs, and the table of samples; runs grouped by strategy.
 
     Args:
         entity: wandb team or user.
@@ -79,23 +104,15 @@ def make_workspace(entity: str, project: str) -> Any:
     Returns:
         A `wandb_workspaces.workspaces.Workspace`, not saved.
     """
-    import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as workspaces
 
-    overview = [_bars(f"mean, {protocol}", f"mean/{protocol}") for protocol in PROTOCOLS]
-    tasks = [_bars(f"{task}, {protocol}", f"task/{task}/{protocol}") for task in TASKS for protocol in PROTOCOLS]
-    costs = [_bars(name, f"mean/{name}") for name in COSTS]
-    sections = [
-        workspaces.Section(name="Scores", panels=[*overview, *_trade_offs()], is_open=True),
-        workspaces.Section(name="Costs", panels=costs, is_open=True),
-        workspaces.Section(name="Tasks", panels=tasks, is_open=False),
-        workspaces.Section(name="Samples", panels=[panels.WeavePanelSummaryTable(table_name="samples")], is_open=True),
-    ]
     return workspaces.Workspace(
         entity=entity,
         project=project,
         name="LOOK-M",
-        sections=sections,
+        sections=[
+            workspaces.Section(name=name, panels=panels, is_open=name != "Tasks") for name, _, panels in sections()
+        ],
         runset_settings=workspaces.RunsetSettings(groupby=[workspaces.Config("identity.strategy.name")]),
     )
 
@@ -114,24 +131,11 @@ def make_report(entity: str, project: str, *, online: bool) -> Any:
     """
     import wandb_workspaces.reports.v2 as reports
 
-    def grid(*panels: Any) -> Any:
-        owner, place = (entity, project) if online else ("", "")
+    owner, place = (entity, project) if online else ("", "")
+    blocks: list[Any] = [reports.TableOfContents()]
+    for name, sentence, panels in sections():
         runs = reports.Runset(entity=owner, project=place, name="runs", groupby=["identity.strategy.name"])
-        return reports.PanelGrid(runsets=[runs], panels=list(panels))
-
-    blocks = [
-        reports.TableOfContents(),
-        reports.H1("Scores"),
-        reports.P("Means of the task codes, under MileBench's own evaluator (official) and one that reads better."),
-        grid(*(_bars(f"mean, {protocol}", f"mean/{protocol}") for protocol in PROTOCOLS)),
-        reports.H1("Costs"),
-        reports.P("Budgets as they were realised, bytes of a sample's cache, and the share of answers that changed."),
-        grid(*(_bars(name, f"mean/{name}") for name in COSTS), *_trade_offs()),
-        reports.H1("Tasks"),
-        grid(*(_bars(task, f"task/{task}/official") for task in TASKS)),
-        reports.H1("Samples"),
-        grid(reports.WeavePanelSummaryTable(table_name="samples")),
-    ]
+        blocks += [reports.H1(name), reports.P(sentence), reports.PanelGrid(runsets=[runs], panels=panels)]
     description = "Cache compression strategies on one model and benchmark (arXiv 2406.18139)."
     return reports.Report(
         entity=entity, project=project, title="LOOK-M", description=description, blocks=blocks, width="fluid"
@@ -144,26 +148,6 @@ def specification(entity: str, project: str) -> dict[str, Any]:
     return {
         name: item._to_model().model_dump(mode="json", by_alias=True, exclude_none=True) for name, item in made.items()
     }
-
-
-def _bars(title: str, metric: str) -> Any:
-    import wandb_workspaces.reports.v2 as panels
-
-    return panels.BarPlot(title=title, metrics=[panels.SummaryMetric(metric)], orientation="h")
-
-
-def _trade_offs() -> list[Any]:
-    """Score against bytes and against decode time, one mark a run."""
-    import wandb_workspaces.reports.v2 as panels
-
-    return [
-        panels.ScatterPlot(
-            title=f"official score against {cost}",
-            x=panels.SummaryMetric(f"mean/{cost}"),
-            y=panels.SummaryMetric("mean/official"),
-        )
-        for cost in ("kept_bytes", "decode_ms")
-    ]
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ SHOWN = 20
 @guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    from benchmarks.files import write_json
+    from benchmarks.files import write_json, writing
     from benchmarks.milebench.inspection import KINDS
 
     options = _parser().parse_args(arguments)
@@ -40,10 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     benchmark, measure, inspected = inspect_benchmark(options)
     ignored = set(options.ignore)
     if options.json is not None:
-        try:
+        with writing(options.json, "--json"):
             write_json(options.json, as_json(benchmark, measure, inspected))
-        except OSError as error:
-            raise LookmError(f"{options.json}: cannot be written: {error.strerror}") from None
     print("\n".join(report(benchmark, measure, inspected, ignored)))
     return FOUND if any(finding.kind not in ignored for entry in inspected for finding in entry.findings) else 0
 

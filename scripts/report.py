@@ -46,7 +46,7 @@ def write(options: argparse.Namespace) -> int:
         raise LookmError(f'{error.name} is missing; pip install "lookm-harness[report]"') from None
 
     from benchmarks.evaluation.store import find_runs
-    from benchmarks.files import write_text
+    from benchmarks.files import write_text, writing
     from benchmarks.report.groups import gather
     from benchmarks.report.page import make_parts, render
 
@@ -54,10 +54,8 @@ def write(options: argparse.Namespace) -> int:
         raise LookmError(f"--output {options.output} is a folder; name a file, such as {options.output}/report.html")
     groups = gather(find_runs(options.runs or [Path("results/runs")]))
     html = render(make_parts(groups, samples=options.samples, heat=options.heat))
-    try:
+    with writing(options.output, "--output"):
         write_text(options.output, html)
-    except OSError as error:
-        raise LookmError(f"{options.output} cannot be written ({error.strerror}); choose another --output") from None
     return len(html.encode())
 
 

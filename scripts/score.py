@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.files import write_json
+from benchmarks.files import write_json, writing
 from benchmarks.guard import guarded
 from benchmarks.milebench.results import Case, collect_cases, write_evaluation
 from benchmarks.milebench.scoring import PROTOCOLS, score_predictions
@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         _write_evaluations(cases, scored)
     if options.json is not None:
-        _write_json(options.json, scored)
+        with writing(options.json, "--json"):
+            write_json(options.json, scored)
     print("\n\n".join(map(as_text, tables(scored, options.protocol))))
     for warning in _warnings(scored):
         print(f"warning: {warning}", file=sys.stderr)
@@ -103,13 +104,6 @@ def _warnings(scored: Sequence[dict[str, Any]]) -> list[str]:
                 "and are scored against theirs, as in MileBench; is it the right annotation?"
             )
     return lines
-
-
-def _write_json(path: Path, scored: Sequence[dict[str, Any]]) -> None:
-    try:
-        write_json(path, scored)
-    except OSError as error:
-        raise LookmError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _write_evaluations(cases: Sequence[Case], scored: Sequence[dict[str, Any]]) -> None:

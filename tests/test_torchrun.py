@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed import HashStore
 
 import run
 from benchmarks.command_line import Status
@@ -31,21 +32,20 @@ Shared = Callable[[list[Settings], int], list[list[Outcome | BaseException]]]
 
 
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shared:
+def shared(monkeypatch: pytest.MonkeyPatch) -> Shared:
     """Computes runs with several threads in the place of processes; gives the results of each."""
-    launches = iter(range(99))
     local = threading.local()
     monkeypatch.setattr(running, "current_ranks", lambda: local.ranks)
 
     def compute(settings: list[Settings], size: int) -> list[list[Outcome | BaseException]]:
-        folder = tmp_path / f"launch-{next(launches)}"
+        store = HashStore()
         # One for each thread, since what compresses a model's caches is attached to it; made here, since torch's seed
         # is one for all threads.
         models = [load_random(batch_size=1) for _ in range(size)]
         results: dict[int, Any] = {}
 
         def process(rank: int) -> None:
-            local.ranks = Ranks(rank, size, folder)
+            local.ranks = Ranks(rank, size, store)
             results[rank] = attempt_group(settings, load=lambda _: models[rank])
 
         others = [threading.Thread(target=process, args=(rank,)) for rank in range(1, size)]
@@ -150,17 +150,16 @@ def test_processes_on_several_nodes_are_refused(monkeypatch: pytest.MonkeyPatch)
 def test_more_processes_than_gpus_are_refused(
     settings_of: MakeSettings,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
 ) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     settings = settings_of("device=cuda", "dtype=float32")
-    assert [Ranks(rank, 2, tmp_path).own_device(settings).device for rank in (0, 1)] == ["cuda:0", "cuda:1"]
+    assert [Ranks(rank, 2).own_device(settings).device for rank in (0, 1)] == ["cuda:0", "cuda:1"]
     assert Ranks().own_device(settings).device == "cuda"
     with pytest.raises(LookmError, match="started 3 processes, but torch sees 2 CUDA devices"):
-        Ranks(0, 3, tmp_path).own_device(settings)
+        Ranks(0, 3).own_device(settings)
 
 
 def test_torchrun_shares_a_sweep(command: Command, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -193,4 +192,3 @@ def test_torchrun_shares_a_sweep(command: Command, capfd: pytest.CaptureFixture[
     ]
     for one in (tmp_path / "one").glob("random*"):
         assert timeless(tmp_path / "two" / one.name) == timeless(one)
-    assert not list(tmp_path.glob("lookm-ranks-*")), "what they talked through is gone"

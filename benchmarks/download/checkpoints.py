@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from benchmarks.download.hub import RemoteFile, digest_of, hub_errors, read_repository, require_space
+from benchmarks.download.hub import RemoteFile, bars_on_terminals, digest_of, hub_errors, read_repository, require_space
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
 
@@ -84,23 +83,20 @@ def download_checkpoint(
     Raises:
         LookmError: no connection, no room, no weights of the kind asked for, or a file with a wrong checksum.
     """
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub import constants, snapshot_download, utils
 
     name = source.repository
     revision = revision or source.revision or "main"
     repository = read_repository(name, "model", revision)
     files = select_files(name, repository.files.values(), bin_weights=bin_weights)
-    if not sys.stderr.isatty():
-        disable_progress_bars()
     fetch: Callable[..., Any] = partial(
         snapshot_download, name, revision=revision, allow_patterns=[file.name for file in files], local_dir=to
     )
-    with hub_errors(name):
+    with hub_errors(name), bars_on_terminals(utils):
         missing = [item for item in fetch(dry_run=True) if item.will_download]
     folder = Path(constants.HF_HUB_CACHE) if to is None else to
     require_space({folder: sum(item.file_size for item in missing)}, f"{name} ({len(missing)} files)")
-    with hub_errors(name):
+    with hub_errors(name), bars_on_terminals(utils):
         place = Path(fetch())
     _check(place, files)
     return Checkpoint(place, len(files), sum(file.size for file in files), len(missing))

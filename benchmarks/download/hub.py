@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -107,21 +107,20 @@ def fetch(repository: Repository, file: RemoteFile, target: Path) -> None:
 
 def _fetch_rest(repository: Repository, file: RemoteFile, part: Path) -> None:
     """Adds to the part what is missing of it."""
-    from huggingface_hub import hf_hub_url
+    from huggingface_hub import hf_hub_url, utils
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
 
     url = hf_hub_url(repository.name, file.name, repo_type=repository.kind, revision=repository.commit)
     with part.open("ab") as stream:
         if stream.tell() > file.size:
             stream.seek(0)
             stream.truncate()
-        with hub_errors(file.name), _bars_on_terminals():
+        with hub_errors(file.name), bars_on_terminals(utils):
             http_get(
                 url,
                 stream,
                 resume_size=stream.tell(),
-                headers=build_hf_headers(),
+                headers=utils.build_hf_headers(),
                 expected_size=file.size,
                 displayed_filename=file.name,
             )
@@ -188,18 +187,16 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _bars_on_terminals() -> Iterator[None]:
-    """Without a terminal the library's bars would fill a log with one endless line."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    hide = not sys.stderr.isatty() and not are_progress_bars_disabled()
+def bars_on_terminals(library: Any) -> Iterator[None]:
+    """Without a terminal, a library's bars (`huggingface_hub.utils`, `datasets`) would be one endless line in a log."""
+    hide = not sys.stderr.isatty() and not library.are_progress_bars_disabled()
     if hide:
-        disable_progress_bars()
+        library.disable_progress_bars()
     try:
         yield
     finally:
         if hide:
-            enable_progress_bars()
+            library.enable_progress_bars()
 
 
 def require_space(needs: Mapping[Path, int], purpose: str) -> None:

@@ -1,33 +1,31 @@
 """The processes of one node that `torchrun` started: which of them this is, and how they wait for each other.
 
-They share a run's samples and talk through small files in a temporary folder, so that nothing but a node's disk is
-needed: no process group, no network. Rank 0 leads: it holds the runs, publishes what is missing, and writes the results
-when the others have added their share.
+They share a run's samples and talk through the store that `torchrun` keeps for its processes; no process group is made.
+Rank 0 leads: it holds the runs, publishes what is missing, and writes the results when the others have added their
+share.
 """
 
 from __future__ import annotations
 
-import atexit
+import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.files import read_json, write_json
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
+    from torch.distributed import Store
+
     from benchmarks.evaluation.interruption import Interruption
     from benchmarks.evaluation.settings import Settings
 
-_POLL = 0.05  # seconds between two looks at a file
+_POLL = 0.05  # seconds between two looks at the store; a wait inside it would be deaf to signals
 _PATIENCE = 20.0  # seconds that an interrupted leader waits for the others' last batch; torchrun kills after 30
 
 Pending = dict[str, dict[str, list[str]]]
@@ -46,12 +44,12 @@ class Ranks:
     Attributes:
         rank: its number; 0 leads, and so does a process that is alone.
         size: how many there are.
-        folder: where they talk; None where there is nobody to talk to.
+        store: where they talk; None where there is nobody to talk to.
     """
 
     rank: int = 0
     size: int = 1
-    folder: Path | None = None
+    store: Store | None = None
     _stages: Iterator[int] = field(default_factory=count)
 
     def own_device(self, settings: Settings) -> Settings:
@@ -139,17 +137,13 @@ class Stage:
         """The others wait until the results are written."""
         self._wait_for("end")
 
-    def _path(self, name: str) -> Path | None:
-        return None if self.ranks.folder is None else self.ranks.folder / f"{self.number}-{name}.json"
-
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
-        path = self._path(name)
-        if path is not None:
-            write_json(path, value)
+        if self.ranks.store is not None:
+            self.ranks.store.set(f"{self.number}-{name}", json.dumps(value))
 
     def _read(self, name: str) -> Any:
-        path = self._path(name)
-        return None if path is None else read_json(path)
+        store, key = self.ranks.store, f"{self.number}-{name}"
+        return json.loads(store.get(key)) if store is not None and store.check([key]) else None
 
     def _wait_for(self, name: str) -> Any:
         while (value := self._read(name)) is None:
@@ -172,27 +166,7 @@ def current_ranks() -> Ranks:
             f"torchrun shares a run among the processes of one node, not among the {size} of several; start the "
             "datasets of other nodes as jobs of their own (datasets=…, hydra/launcher=submitit_slurm)"
         )
-    rank = int(os.environ["RANK"])
-    folder = Path(tempfile.gettempdir()) / f"lookm-ranks-{_launch_name()}"
-    atexit.register(_leave, folder, rank, size)
-    return Ranks(rank, size, folder)
+    from torch.distributed.rendezvous import rendezvous
 
-
-def _launch_name() -> str:
-    """A name for this launch that all its processes can work out, and no earlier launch had.
-
-    They are children of one agent; its process id alone could come again, its moment of birth cannot.
-    """
-    agent, restart = os.getppid(), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    try:
-        born = Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        born = os.environ.get("MASTER_PORT", "0")
-    return f"{os.environ['TORCHELASTIC_RUN_ID']}-{agent}-{born}-{restart}"
-
-
-def _leave(folder: Path, rank: int, size: int) -> None:
-    """The last process that leaves removes the folder."""
-    write_json(folder / f"left-{rank}.json", {})
-    if len(list(folder.glob("left-*.json"))) == size:
-        shutil.rmtree(folder, ignore_errors=True)
+    store, rank, size = next(rendezvous("env://"))
+    return Ranks(rank, size, store)

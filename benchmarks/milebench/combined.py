@@ -8,12 +8,11 @@ that program needs Arial Unicode, which cannot be shipped, and Pillow's own font
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.files import replacing, writing
 from benchmarks.milebench.annotation import annotation_path, read_annotation, read_annotation_file
 from benchmarks.milebench.images import open_image
 from lookm.errors import LookmError
@@ -84,7 +83,9 @@ def write_grids(folder: Path, sample: Mapping[str, Any], combine_image: int) -> 
         path = folder / field / name
         if len(names) == len(groups) and not path.is_file():
             sources = [folder / "images" / instance["images_path"][place] for place in group]
-            _save(combine(sources, first=group.start + 1), path)
+            grid = combine(sources, first=group.start + 1)
+            with writing(path, "benchmark.root"), replacing(path) as temporary:
+                grid.save(temporary, format="JPEG")
             written.append(path)
     return written
 
@@ -127,17 +128,3 @@ def _caption(cell: Image, text: str) -> None:
     x, y = (CELL - width) // 2, CELL - height
     draw.rectangle((x - _PADDING, y - _PADDING - 10, x + width + _PADDING, y + height + _PADDING), fill="black")
     draw.text((x, y), text, fill="white", font=font)
-
-
-def _save(image: Image, path: Path) -> None:
-    """Writes a JPEG that is either complete or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(temporary, format="JPEG")
-        temporary.replace(path)
-    except OSError as error:
-        raise LookmError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

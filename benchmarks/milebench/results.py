@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.files import write_text
+from benchmarks.files import write_text, writing
 from benchmarks.milebench.annotation import check_annotation, digest, read_annotation_file, read_json
 from benchmarks.milebench.combined import read_variant
 from benchmarks.milebench.taxonomy import DATASETS
@@ -59,11 +59,9 @@ def write_evaluation(folder: Path, result: Mapping[str, Any]) -> None:
     Raises:
         LookmError: the folder cannot be written to.
     """
-    try:
+    with writing(folder):
         write_text(folder / "eval.json", json.dumps(result["eval"]))
         write_text(folder / "eval_score.json", json.dumps(result["eval_score"], indent=4))
-    except OSError as error:
-        raise LookmError(f"{folder}: the evaluation cannot be written: {error.strerror}") from None
 
 
 def collect_cases(results: Path, annotations: Path | None, dataset: str | None) -> list[Case]:

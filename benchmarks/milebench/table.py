@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.download.hub import bars_on_terminals
 from benchmarks.milebench.annotation import annotation_path
 from benchmarks.milebench.combined import read_variant
 
@@ -75,6 +74,7 @@ def read_table(
     Raises:
         LookmError: as `read_annotation`.
     """
+    import datasets
     from datasets import Dataset
 
     annotation = read_variant(root, dataset, combine_image=combine_image, adversarial=adversarial)
@@ -83,7 +83,7 @@ def read_table(
     path = path if path.is_file() else annotation_path(root, dataset)
     summary = hashlib.sha256(path.read_bytes())
     summary.update(f"\0{folder}\0{path.name}\0{combine_image}\0{FORMAT}".encode())
-    with _bars_on_terminals():
+    with bars_on_terminals(datasets):
         table = Dataset.from_generator(
             table_rows,
             features=table_features(),
@@ -113,18 +113,3 @@ def table_rows(annotation: Mapping[str, Any], folder: str, combine_image: int | 
             "n_images": len(instance["images_path"]),
             "images": [os.path.join(folder, pictures, name) for name in instance[field]],  # noqa: PTH118
         }
-
-
-@contextmanager
-def _bars_on_terminals() -> Iterator[None]:
-    """Hides the library's bars elsewhere: without a terminal they would fill a log with one endless line."""
-    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    hide = not sys.stderr.isatty() and not are_progress_bars_disabled()
-    if hide:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if hide:
-            enable_progress_bars()

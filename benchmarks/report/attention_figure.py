@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.files import replacing, writing
 from lookm.attention_map import AttentionMap
-from lookm.errors import LookmError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,14 +74,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         LookmError: the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise LookmError(f"{path} cannot be written ({error.strerror}); choose another --output") from None
+    with writing(path, "--output"), replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:])
 
 
 def _spread(n: int, most: int) -> list[int]:

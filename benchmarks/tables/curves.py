@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmarks.files import write_text
+from benchmarks.files import replacing, write_text, writing
 from benchmarks.tables.cells import Cell, Column
 from benchmarks.tables.experiments import Row
 from benchmarks.tables.reproduction import Reproduction
@@ -113,14 +113,11 @@ def save_figure(figure: Figure, path: Path, caption: str) -> list[Path]:
     path = path.with_suffix("") if path.suffix in ENDINGS else path
     written = [path.with_name(path.name + ending) for ending in ENDINGS]
     kinds: list[dict[str, Any]] = [{"Description": caption}, {"Description": caption, "Date": None}]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}):
-            for target, metadata in zip(written, kinds, strict=True):
-                figure.savefig(target, metadata=metadata)
+    with writing(path.parent, "--output"), mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}):
+        for target, metadata in zip(written, kinds, strict=True):
+            with replacing(target) as temporary:
+                figure.savefig(temporary, format=target.suffix[1:], metadata=metadata)
         write_text(path.with_name(path.name + ".txt"), caption + "\n")
-    except OSError as error:
-        raise LookmError(f"{path.parent} cannot be written to ({error.strerror}); choose another --output") from None
     return written
 
 

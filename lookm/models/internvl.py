@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,17 +21,13 @@ from lookm.models.vision_llama import (
     LLAMA_UNNEEDED,
     VisionLlama,
     VisionLlamaConfig,
-    layers_used,
-    require,
-    text_config,
+    VisionLlamaFamily,
 )
 
 SIDE = 336
 """Pixels per side of the images; the tower's position embedding was made for 224."""
 
 _KEYS = {r"^model\.vision_tower\.vision_tower\.(encoder\.)?": "vision_tower.", r"^model\.mm_projector\.": "projector."}
-_TOWER = "OpenGVLab/InternViT-6B-224px"
-_TOWER_LAYERS = 48
 
 
 class InternViTConfig(PreTrainedConfig):
@@ -180,7 +177,7 @@ class InternVLChat(VisionLlama):
 
 
 @dataclass(frozen=True)
-class InternVLChatFamily(Family):
+class InternVLChatFamily(VisionLlamaFamily):
     """InternVL-Chat: InternViT-6B at 336 pixels, two linear layers, Vicuna 7B; 576 tokens per image.
 
     The original checkpoint of 2023, whose `config.json` names its vision tower; a `vision_config` replaces that.
@@ -191,6 +188,9 @@ class InternVLChatFamily(Family):
     model_type = "llava"
     key_map = LLAMA_KEYS | _KEYS
     unneeded = (*LLAMA_UNNEEDED, r"^vision_tower\.layers\.")
+    projector = "mlp2x_gelu"
+    tower = "OpenGVLab/InternViT-6B-224px"
+    tower_config = MappingProxyType({})  # InternViTConfig's defaults
     background = mean_colour(IMAGENET_MEAN)
 
     def image_shape(self, config: Any) -> ImageShape:
@@ -199,15 +199,6 @@ class InternVLChatFamily(Family):
 
     def image_processor(self, config: Any) -> BaseImageProcessor:
         return clip_processor(SIDE, IMAGENET_MEAN, IMAGENET_STD)
-
-    def read_config(self, config: dict[str, Any]) -> InternVLChatConfig:
-        require(config, mm_projector_type="mlp2x_gelu", mm_vision_select_feature="patch")
-        if "vision_config" not in config:
-            require(config, mm_vision_tower=_TOWER)
-        given = config.get("vision_config", {"num_hidden_layers": _TOWER_LAYERS})
-        vision = {name: value for name, value in given.items() if hasattr(InternViTConfig, name)}
-        vision["num_hidden_layers"] = layers_used(config, vision["num_hidden_layers"])
-        return InternVLChatConfig(text_config=text_config(config), vision_config=InternViTConfig(**vision))
 
 
 @dataclass(frozen=True)

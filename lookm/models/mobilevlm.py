@@ -12,15 +12,13 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
 from lookm.models.backbone import ImageShape
-from lookm.models.family import Family, clip_processor, mean_colour
+from lookm.models.family import clip_processor
 from lookm.models.vision_llama import (
     LLAMA_KEYS,
     LLAMA_UNNEEDED,
     VisionLlama,
     VisionLlamaConfig,
-    layers_used,
-    require,
-    text_config,
+    VisionLlamaFamily,
 )
 
 GRID = 12
@@ -31,7 +29,6 @@ _KEYS = {
     r"^model\.mm_projector\.mlp\.mlp\.2\.": "projector.second.",
     r"^model\.mm_projector\.peg\.peg\.0\.": "projector.positional.",
 }
-_TOWER = "openai/clip-vit-large-patch14-336"
 _TOWER_CONFIG = {
     **{"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
     **{"image_size": 336, "patch_size": 14, "projection_dim": 768},
@@ -96,7 +93,7 @@ class MobileVLM(VisionLlama):
 
 
 @dataclass(frozen=True)
-class MobileVLMFamily(Family):
+class MobileVLMFamily(VisionLlamaFamily):
     """The original checkpoint, whose `config.json` names its vision tower; a `vision_config` in it replaces that."""
 
     repository = "mtgv/MobileVLM_V2-3B"
@@ -104,18 +101,12 @@ class MobileVLMFamily(Family):
     model_type = "mobilevlm"
     key_map = LLAMA_KEYS | _KEYS
     unneeded = (*LLAMA_UNNEEDED, r"^vision_tower\.clip\.(vision_model\.)?encoder\.layers\.")
-    background = mean_colour()
+    projector = "ldpnetv2"
+    tower = "openai/clip-vit-large-patch14-336"
+    tower_config = _TOWER_CONFIG
 
     def image_shape(self, config: Any) -> ImageShape:
         return ImageShape(GRID**2, (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1)
 
     def image_processor(self, config: Any) -> BaseImageProcessor:
         return clip_processor(config.vision_config.image_size)
-
-    def read_config(self, config: dict[str, Any]) -> MobileVLMConfig:
-        require(config, mm_projector_type="ldpnetv2", mm_vision_select_feature="patch")
-        if "vision_config" not in config:
-            require(config, mm_vision_tower=_TOWER)
-        vision = CLIPVisionConfig(**config.get("vision_config", _TOWER_CONFIG))
-        vision.num_hidden_layers = layers_used(config, vision.num_hidden_layers)
-        return MobileVLMConfig(text_config=text_config(config), vision_config=vision)

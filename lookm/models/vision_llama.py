@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from transformers import GenerationMixin, LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lookm.errors import LookmError
+from lookm.models.family import Family, mean_colour
 
 LLAMA_KEYS = {
     r"^model\.(embed_tokens|layers|norm)\.": r"language_model.model.\1.",
@@ -137,21 +140,37 @@ class VisionLlama(PreTrainedModel, GenerationMixin):
         return inputs
 
 
-def text_config(fields: dict[str, Any]) -> LlamaConfig:
-    """The LLaMA's configuration in a checkpoint of LLaVA's original code, which keeps all fields in one place."""
-    return LlamaConfig(**{name: fields[name] for name in _TEXT_FIELDS if fields.get(name) is not None})
+@dataclass(frozen=True)
+class VisionLlamaFamily(Family):
+    """Checkpoints of LLaVA's original code: all fields in one place, the vision tower named or in a `vision_config`.
 
-
-def layers_used(fields: dict[str, Any], n_layers: int) -> int:
-    """How many of a vision tower's layers are needed for the hidden state that `mm_vision_select_layer` names.
-
-    Hidden state 0 is the embeddings and -1 the last layer's output, so -2 needs all layers but one.
+    Attributes:
+        projector: what `mm_projector_type` must be.
+        tower: the repository that `mm_vision_tower` must name where there is no `vision_config`.
+        tower_config: that tower's configuration.
     """
-    chosen = int(fields["mm_vision_select_layer"])
-    return chosen if chosen >= 0 else n_layers + 1 + chosen
+
+    projector: ClassVar[str]
+    tower: ClassVar[str]
+    tower_config: ClassVar[Mapping[str, Any]]
+    background = mean_colour()
+
+    def read_config(self, config: dict[str, Any]) -> PreTrainedConfig:
+        _require(config, mm_projector_type=self.projector, mm_vision_select_feature="patch")
+        if "vision_config" not in config:
+            _require(config, mm_vision_tower=self.tower)
+        config_class: Any = self.model_class.config_class
+        vision_class = config_class.sub_configs["vision_config"]
+        given = config.get("vision_config", self.tower_config)
+        vision = vision_class(**{name: value for name, value in given.items() if hasattr(vision_class, name)})
+        # Hidden state 0 is the embeddings and -1 the last layer's output, so -2 needs all layers but one.
+        chosen = int(config["mm_vision_select_layer"])
+        vision.num_hidden_layers = chosen if chosen >= 0 else vision.num_hidden_layers + 1 + chosen
+        text = LlamaConfig(**{name: config[name] for name in _TEXT_FIELDS if config.get(name) is not None})
+        return config_class(text_config=text, vision_config=vision)
 
 
-def require(fields: dict[str, Any], **values: str) -> None:
+def _require(fields: dict[str, Any], **values: str) -> None:
     """Refuses a checkpoint of another kind; a local copy of a repository may stand for it.
 
     Raises:

@@ -18,8 +18,8 @@ from lookm import look_once
 
 from .workplace import SHAPES, Shape, Workplace, attempted, build, in_turns, prompt_ids
 
-STRATEGIES = ("h2o", "snapkv", "roco", "tp", "tp_pmerge")
-ON_CPU = ("plain", "h2o", "tp_pmerge", "eager")
+STRATEGIES = ("h2o", "snapkv", "roco", "tp", "tp_pmerge", "replay")
+ON_CPU = ("plain", "h2o", "tp_pmerge", "replay", "eager")
 """Variants whose memory is measured on a CPU, where each needs a process of its own."""
 
 

@@ -190,7 +190,7 @@ def test_evaluations_are_written_as_the_original_writes_them(tmp_path: Path) -> 
 
 def test_a_folder_that_is_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(LookmError, match=r"file: the evaluation cannot be written: (File exists|Not a directory)"):
+    with pytest.raises(LookmError, match=r"file cannot be written to: (File exists|Not a directory)"):
         write_evaluation(tmp_path / "file", scored(small()))
 
 

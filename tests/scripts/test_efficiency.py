@@ -64,7 +64,7 @@ def check_decode(found: list[dict[str, Any]]) -> None:
 def check_others(folder: Path) -> None:
     """Prefill, sweep and capacity."""
     variants = {row["variant"]: row for row in rows(folder, "prefill")}
-    assert set(variants) == {"plain", "h2o", "snapkv", "roco", "tp", "tp_pmerge", "eager"}
+    assert set(variants) == {"plain", "h2o", "snapkv", "roco", "tp", "tp_pmerge", "replay", "eager"}
     assert variants["plain"]["times_first"] == 1
     assert [variants[name]["peak_times_first"] for name in ("plain", "h2o", "eager")] == [1.0, 1.25, 1.5]
     sweep = rows(folder, "sweep")

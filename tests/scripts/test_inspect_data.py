@@ -81,7 +81,7 @@ def test_json_holds_everything(
         (("--tokenizer", "tiny"), "--tokenizer stands in for a --model's; name that"),
         (("--adversarial", "--combined"), "cannot be had together"),
         (("--benchmark", "mini", "--combined"), "MileBench-mini has neither"),
-        (("--json", "/proc/nowhere/x.json"), "/proc/nowhere/x.json: cannot be written"),
+        (("--json", "/proc/nowhere/x.json"), "/proc/nowhere/x.json cannot be written to"),
     ],
 )
 def test_wrong_input_is_one_line(
