@@ -31,6 +31,11 @@ def strategy_names() -> list[str]:
     return names_of("strategy")
 
 
+def ready_strategies() -> list[str]:
+    """Names of the strategies that need nothing beside their YAML, sorted."""
+    return [name for name in strategy_names() if load_strategy(name).missing is None]
+
+
 def storage_names() -> list[str]:
     """Names of all storages, sorted."""
     return names_of("storage")

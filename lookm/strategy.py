@@ -115,6 +115,11 @@ class Strategy(Named, ABC):
         """Whether a sweep decodes this row together with others; otherwise alone, with the same answers."""
         return self.fixed_size and not self.ragged_heads and self.storage == PLAIN
 
+    @property
+    def missing(self) -> str | None:
+        """What the strategy cannot do without and was not given, such as a file, in one line; None where it has all."""
+        return None
+
     def chooses(self, is_image: Tensor) -> bool:
         """Whether something of this prompt stays and something may go, so that `keep` is asked."""
         return not self.fixed_size or 0 < self.promised_tokens(is_image) < is_image.numel()

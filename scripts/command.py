@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "inspect": ("inspect_data", (), "looks through a benchmark's folder for what is wrong"),
     "kept": ("pictures", ("kept",), "draws what strategies keep of a prompt"),
     "attention": ("pictures", ("attention",), "draws where attention goes, by modality"),
+    "head-scores": ("head_scores", (), "which heads of a model look at pictures: the file that sparsemm needs"),
     "memory": ("model_memory", (), "GPU memory that each model needs under each strategy"),
     "efficiency": ("efficiency", (), "measures prefill, decoding, sweeps and capacity"),
     "device-check": ("device_check", (), "checks the engine and its kernels on this machine's device"),

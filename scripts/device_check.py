@@ -24,12 +24,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.evaluation.provenance import hardware, versions
 from benchmarks.files import write_json
 from benchmarks.guard import guarded
-from lookm import load_strategy, look_once, strategy_names
+from lookm import load_strategy, look_once
 from lookm.compression import compress_many
 from lookm.kernels import fused
 from lookm.kernels.prefill import attention_with_log_sum_exp
 from lookm.layer import Layer
 from lookm.merging import match_evicted
+from lookm.registry import ready_strategies
 from lookm.statistics import Needs, attention_statistics, causal_log_sum_exp
 
 Row = dict[str, Any]
@@ -64,13 +65,13 @@ def moved(layer: Layer, target: str | torch.dtype) -> Layer:
 def check_layers(device: str, dtype: torch.dtype, length: int) -> list[Row]:
     """Every strategy on one random layer: share of positions kept on the CPU too, difference of values, same bits."""
     layer = random_layer((4, 2, 80), length, dtype)
-    strategies = [load_strategy(name, semantics=s) for name in strategy_names() for s in ("paper", "release")]
+    strategies = [load_strategy(name, semantics=s) for name in ready_strategies() for s in ("paper", "release")]
     once, again = (compress_many(strategies, moved(layer, device)) for _ in range(2))
     plain = compress_many(strategies, moved(layer, torch.float32))
     rows = []
     for strategy, there, repeated, here in zip(strategies, once, again, plain, strict=True):
-        pairs = zip(there.positions.tolist(), here.positions.tolist(), strict=True)
-        same = min(len(set(a) & set(b)) / len(b) for a, b in pairs)
+        pairs = zip(there.head_positions(), here.head_positions(), strict=True)
+        same = min(len(set(a.tolist()) & set(b.tolist())) / max(1, len(b)) for a, b in pairs)
         difference = float((there.values.float().cpu() - here.values).abs().max()) if same == 1 else None
         bits = all(
             getattr(there, name).equal(getattr(repeated, name)) for name in ("keys", "values", "positions")
@@ -107,8 +108,10 @@ def check_generation(device: str, dtype: torch.dtype, length: int) -> list[Row]:
 
     rows = []
     plain = tokens(long, torch.ones_like(long))
-    for name in strategy_names():
-        with look_once(model, name, alpha1=1.0, alpha2=0.0):
+    for name in ready_strategies():
+        whole = load_strategy(name, alpha1=1.0, alpha2=0.0)
+        whole = whole if whole.fixed_size else load_strategy("full")  # no budget makes it keep everything
+        with look_once(model, whole):
             full = tokens(long, torch.ones_like(long)).equal(plain)
         with look_once(model, name):
             together = tokens(batch, mask)

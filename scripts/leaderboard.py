@@ -24,7 +24,7 @@ from benchmarks.files import write_text
 from benchmarks.guard import Status, guarded
 from benchmarks.tables.frame import budget_text
 from benchmarks.tables.table import Row, Table, as_text, percent
-from lookm.registry import strategy_names
+from lookm.registry import ready_strategies
 
 from . import run
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="also write the table to this file")
     parser.add_argument("overrides", nargs="*", help="as for run.py, such as limit=5 or alpha1=0.05")
     options = parser.parse_args(argv)
-    status, summaries = run_strategies(strategy_names(), options.overrides, quiet=True)
+    status, summaries = run_strategies(ready_strategies(), options.overrides, quiet=True)
     if summaries:
         text = as_text(leaderboard(summaries, options.tasks.split(",")))
         print(text)

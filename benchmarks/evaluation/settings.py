@@ -146,6 +146,8 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
     budget = {"alpha1": float(config.alpha1), "alpha2": float(config.alpha2), "budget": config.budget}
     budget |= {"semantics": config.semantics}
     strategy = build_strategy(choices["strategy"], groups["strategy"] | budget)
+    if strategy.missing:
+        raise LookmError(strategy.missing)
     device = _device(str(config.device))
     return Settings(
         model=choices["model"],

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from lookm import LookmError, load_strategy, look_once, strategy_names
+from lookm import LookmError, load_strategy, look_once
 from lookm.compression import compress_many
 from lookm.kept import image_spans, kept_positions, token_grid
 from lookm.layer import Layer
 from lookm.observation import observe_prefill
+from lookm.registry import ready_strategies
 from tests.lookm.models import IMAGE, llama, llava
 
 
@@ -20,7 +21,7 @@ def prompt() -> dict[str, torch.Tensor]:
 
 def test_kept_positions_are_what_each_strategy_alone_keeps_in_every_layer() -> None:
     model, inputs = llava(), prompt()
-    strategies = [load_strategy(name) for name in strategy_names()]
+    strategies = [load_strategy(name) for name in ready_strategies()]
     strategies = [strategy for strategy in strategies if not strategy.whole_prompt]
     found = kept_positions(model, inputs, strategies)
     layers: list[Layer] = []
