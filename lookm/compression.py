@@ -145,18 +145,25 @@ def compress_many(strategies: Sequence[Strategy], layer: Layer) -> list[Compress
     checked = [(strategies[index], choices[key]) for key, members in groups.items() for index in members]
     check_choices(checked, layer)
     for key, members in groups.items():
-        choice = choices[key]
-        kept = [Kept(layer, choice)] if isinstance(choice, Tensor) else kept_of_heads(layer, choice)
-        for index in members:
-            merged = [(*strategies[index].merge_into(part), part.positions) for part in kept]
-            if isinstance(choice, Tensor):
-                rows[index] = CompressedRow(*merged[0])
-            else:
-                keys, values, positions = (
-                    torch.cat([part[0] for part in parts]) for parts in zip(*merged, strict=True)
-                )
-                rows[index] = CompressedRow(keys, values, positions, tuple(map(len, choice)))
+        for index, row in zip(members, _compressed([strategies[i] for i in members], layer, choices[key]), strict=True):
+            rows[index] = row
     return [row for row in rows if row is not None]
+
+
+def _compressed(strategies: Sequence[Strategy], layer: Layer, choice: Choice) -> list[CompressedRow]:
+    """What strategies of one choice make of it, each head by itself where heads keep different numbers of tokens."""
+    if not isinstance(choice, Tensor) and len(set(map(len, choice))) == 1:
+        choice = torch.stack(choice)
+    if isinstance(choice, Tensor):
+        kept = Kept(layer, choice)
+        return [CompressedRow(*strategy.merge_into(kept), kept.positions) for strategy in strategies]
+    heads, counts = kept_of_heads(layer, choice), tuple(map(len, choice))
+    rows = []
+    for strategy in strategies:
+        merged = [strategy.merge_into(head) for head in heads]
+        keys, values = (torch.cat([states[0] for states in parts]) for parts in zip(*merged, strict=True))
+        rows.append(CompressedRow(keys, values, torch.cat(choice), counts))
+    return rows
 
 
 def joined_needs(strategies: Sequence[Strategy], is_image: Tensor) -> Needs:

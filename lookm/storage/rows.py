@@ -75,15 +75,21 @@ class StoredRow(ABC):
 
 
 class RaggedRow(StoredRow):
-    """Heads that keep different numbers of tokens, one behind the other in one tensor; padded only while it is read."""
+    """Heads that keep different numbers of tokens, one behind the other in one tensor; padded only while it is read.
+
+    Heads that keep equally many lie as they are.
+    """
 
     def __init__(self, row: CompressedRow) -> None:
-        assert row.counts is not None
         self.keys, self.values = compact(row.keys), compact(row.values)
-        self.counts = torch.tensor(row.counts, device=row.keys.device)  # (Hkv,) int64
-        self._longest = max(row.counts)
+        self.counts: Tensor | None = None
+        if row.counts is not None:
+            self.counts = torch.tensor(row.counts, device=row.keys.device)  # (Hkv,) int64
+            self._longest = max(row.counts)
 
     def states(self) -> States:
+        if self.counts is None:
+            return States(self.keys, self.values)
         slots = torch.arange(self._longest, device=self.keys.device) - (self._longest - self.counts)[:, None]
         valid = slots >= 0  # [Hkv, K]
         first = self.counts.cumsum(0) - self.counts
@@ -92,7 +98,8 @@ class RaggedRow(StoredRow):
         return States(keys, values, valid)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"keys": self.keys, "values": self.values, "counts": self.counts}
+        tensors = {"keys": self.keys, "values": self.values, "counts": self.counts}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
 def allocated_bytes(tensors: Iterable[Tensor | None]) -> int:

@@ -161,11 +161,12 @@ def test_heads_keep_what_the_formula_gives_them(
         (row,) = compress_many([strategy], replace(layer, statistics=None))
         kept = [head.tolist() for head in row.head_positions()]
         assert kept == formula(Case(layer, *strategy.window_sizes(LENGTH), values))
-        assert row.counts == tuple(map(len, kept))
+        counts = [len(head) for head in kept]
+        assert row.counts == (None if len(set(counts)) == 1 else tuple(counts))
         if strategy.fixed_size:
-            assert sum(row.counts) == 3 * strategy.promised_tokens(layer.is_image)
+            assert sum(counts) == 3 * strategy.promised_tokens(layer.is_image)
         expected = torch.cat([layer.keys[h, positions] for h, positions in enumerate(kept)])
-        assert row.keys.equal(expected)
+        assert row.keys.flatten(end_dim=-2).equal(expected)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -179,7 +180,7 @@ def test_replay_gives_all_heads_of_all_layers_one_budget(groups: int) -> None:
             observe([strategy], layer)
         rows = [compress_many([strategy], layer)[0] for layer in layers]
         assert [[head.tolist() for head in row.head_positions()] for row in rows] == expected
-        assert sum(sum(row.counts or ()) for row in rows) == 8 * strategy.promised_tokens(layers[0].is_image)
+        assert sum(row.positions.numel() for row in rows) == 8 * strategy.promised_tokens(layers[0].is_image)
         assert len({row.counts for row in rows}) > 1
 
 
@@ -220,7 +221,7 @@ def test_memory_is_that_of_the_kept_tokens_and_their_offsets(name: str) -> None:
         tokens = sum(map(len, heads))
         head_size = layer.keys.shape[-1]
         storages = {tensor.untyped_storage() for tensor in layer.stored.tensors()}
-        offsets = 8 * len(heads)
+        offsets = 8 * len(heads) if len(set(map(len, heads))) > 1 else 0
         assert sum(s.nbytes() for s in storages) == reported[0] == tokens * 2 * head_size * 4 + offsets
         assert tokens < len(heads) * inputs["input_ids"].shape[1]
 

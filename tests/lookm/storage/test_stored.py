@@ -52,7 +52,8 @@ def batches(draw: st.DrawFn) -> list[CompressedRow]:
     rows = []
     for seed in range(draw(st.integers(1, 3))):
         sizes = draw(st.lists(st.integers(0, 5), min_size=heads, max_size=heads))
-        rows.append(row_of(sizes if ragged else sizes[:1] * heads, ragged=ragged, seed=seed))
+        own = ragged and draw(st.booleans())
+        rows.append(row_of(sizes if own else sizes[:1] * heads, ragged=own, seed=seed))
     return rows
 
 
