@@ -154,6 +154,8 @@ def _compressed(strategies: Sequence[Strategy], layer: Layer, choice: Choice) ->
     """What strategies of one choice make of it, each head by itself where heads keep different numbers of tokens."""
     if not isinstance(choice, Tensor) and len(set(map(len, choice))) == 1:
         choice = torch.stack(choice)
+    if isinstance(choice, Tensor) and choice.shape[1] == layer.length:
+        return [CompressedRow(layer.keys, layer.values, choice) for _ in strategies]
     if isinstance(choice, Tensor):
         kept = Kept(layer, choice)
         return [CompressedRow(*strategy.merge_into(kept), kept.positions) for strategy in strategies]
