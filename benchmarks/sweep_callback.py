@@ -127,21 +127,39 @@ class Sweep(Callback):
 def announce_jobs(config: DictConfig, batch: Sequence[Sequence[str]]) -> None:
     """Tells this process which jobs it is going to run, if they may be computed together.
 
-    They may not where jobs get environments or working directories of their own.
-
     Args:
         config: the sweep's configuration, with its `hydra` node.
         batch: the overrides of each job.
     """
+    if _share_a_place(config, batch):
+        jobs().announce([one for one in _settings(config, batch) if one is not None])
+
+
+def job_groups(config: DictConfig, batch: Sequence[Sequence[str]]) -> list[list[int]]:
+    """The jobs that are computed together, as places in `batch`; a job of wrong input is alone, and will say so."""
+    from benchmarks.evaluation.run import shared_settings
+
+    settings = _settings(config, batch) if _share_a_place(config, batch) else [None] * len(batch)
+    groups: dict[str, list[int]] = {}
+    for place, one in enumerate(settings):
+        groups.setdefault(f"job {place}" if one is None else shared_settings(one), []).append(place)
+    return list(groups.values())
+
+
+def _share_a_place(config: DictConfig, batch: Sequence[Sequence[str]]) -> bool:
+    """Whether no job gets an environment or working directory of its own."""
     of_hydra = {tuple(word for word in overrides if word.lstrip("+~").startswith("hydra.")) for overrides in batch}
-    if config.hydra.job.chdir or len(of_hydra) > 1:
-        return
-    settings = []
+    return not config.hydra.job.chdir and len(of_hydra) <= 1
+
+
+def _settings(config: DictConfig, batch: Sequence[Sequence[str]]) -> list[Settings | None]:
+    """Each job's settings; None for wrong input, of which the job itself will tell."""
+    settings: list[Settings | None] = []
     for overrides in batch:
         try:
             settings.append(job_settings(config, overrides))
         except Exception as error:
             if not is_expected(error):
                 raise
-            # The job will say so itself.
-    jobs().announce(settings)
+            settings.append(None)
+    return settings

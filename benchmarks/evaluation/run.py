@@ -95,12 +95,17 @@ def group_runs(settings: Sequence[Settings]) -> list[list[int]]:
     """
     groups: dict[tuple[str, int], list[int]] = {}
     for place, one in enumerate(settings):
-        shared = repr([getattr(one, field.name) for field in fields(one) if field.name not in _OWN])
+        shared = shared_settings(one)
         times_before = 0
         while any(settings[other].folder == one.folder for other in groups.get((shared, times_before), ())):
             times_before += 1
         groups.setdefault((shared, times_before), []).append(place)
     return list(groups.values())
+
+
+def shared_settings(settings: Settings) -> str:
+    """What runs that are computed together have in common, as text."""
+    return repr([getattr(settings, field.name) for field in fields(settings) if field.name not in _OWN])
 
 
 def load_backbone(settings: Settings) -> Backbone:

@@ -54,10 +54,41 @@ def test_two_processes_that_are_given_one_run_compute_it_once(tmp_path: Path) ->
     assert all(not name.endswith(".tmp") for name in timeless(run))
 
 
+def test_a_group_is_one_job_whose_tasks_share_its_samples(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    done = sweep(tmp_path, "hydra/launcher=local", "hydra.launcher.tasks_per_node=2", "strategy=full,h2o", "seed=0,1")
+    assert done.returncode == 0, done.stderr
+    assert "4 jobs, 4 runs" in done.stderr
+    logs = sorted((tmp_path / "runs" / ".submitit").glob("*/*.out"))
+    assert len({log.parent for log in logs}) == 2, "a job for each seed"
+    assert len(logs) == 4, "two tasks for each job"
+    for run in (tmp_path / "runs").glob("random-*"):
+        about = json.loads((run / "run.json").read_text())
+        assert about["state"] == "finished"
+        assert len((run / NEEDLE / "samples.jsonl").read_text().splitlines()) == 4
+        assert not list(run.glob("**/*shard*"))
+    alone = tmp_path / "alone"
+    again = sweep(alone, "strategy=full,h2o", "seed=0,1", f"data_dir={tmp_path}/data")
+    assert again.returncode == 0, again.stderr
+    for run in (alone / "runs").glob("random-*"):
+        assert timeless(run) == timeless(tmp_path / "runs" / run.name)
+
+
+def test_workers_compute_groups_and_say_each_jobs_result_in_order(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    done = sweep(tmp_path, "hydra/launcher=workers", "strategy=full,h2o", "seed=0,1", "limit=2")
+    assert done.returncode == 0, done.stderr
+    runs = sorted(path.name for path in (tmp_path / "runs").glob("random-*"))
+    assert len(runs) == 4
+    assert all("decode_rows\": 4" in text for text in [
+        (tmp_path / "runs" / name / NEEDLE / "samples.jsonl").read_text() for name in runs
+    ]), "both strategies were decoded as one batch of two prompts"  # fmt: skip
+
+
 def test_the_clusters_options_reach_sbatch(tmp_path: Path) -> None:
     slurm = pytest.importorskip("submitit.slurm.slurm")
     node = launcher("hydra/launcher=slurm", "hydra.launcher.partition=a100", "hydra.launcher.timeout_min=90")
-    assert node.pop("_target_").endswith("SlurmLauncher")
+    assert node.pop("_target_").endswith("GroupedSlurm")
     renamed = {"timeout_min": "time", "name": "job_name", "tasks_per_node": "ntasks_per_node"}
     known = set(slurm._get_default_parameters())
     parameters = {renamed.get(key, key): value for key, value in node.items() if value is not None}
@@ -73,7 +104,7 @@ def test_the_clusters_options_reach_sbatch(tmp_path: Path) -> None:
 def test_joblibs_workers_are_configured() -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     node = launcher("hydra/launcher=workers", "hydra.launcher.n_jobs=3")
-    assert (node["_target_"].rpartition(".")[2], node["n_jobs"]) == ("JoblibLauncher", 3)
+    assert (node["_target_"].rpartition(".")[2], node["n_jobs"]) == ("GroupedWorkers", 3)
 
 
 def test_jobs_logs_lie_beside_the_runs_on_the_shared_disk() -> None:
