@@ -79,7 +79,8 @@ class Settings:
         """
         parts = [self.model, self.benchmark.name, self.strategy.name]
         if self.compresses:
-            parts += [budget_name(self.strategy), self.strategy.semantics]
+            parts += [budget_name(self.strategy)] if self.has_budget else []
+            parts.append(self.strategy.semantics)
         parts.append(DTYPES[self.dtype])
         if self.seed:
             parts.append(f"seed{self.seed}")
@@ -99,16 +100,19 @@ class Settings:
         return replace(self.strategy, alpha1=0.0, alpha2=0.0, budget=None).evicts
 
     @property
+    def has_budget(self) -> bool:
+        """Whether α1, α2 and a budget matter: not to a strategy whose rule alone says how much stays."""
+        return self.compresses and self.strategy.fixed_size
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What decides the run's answers, apart from data and weights: a resumed folder must have the same."""
         strategy = {**self.strategy_config, "name": self.strategy.name}
         if self.compresses:
-            strategy |= {
-                "alpha1": self.strategy.alpha1,
-                "alpha2": self.strategy.alpha2,
-                "semantics": self.strategy.semantics,
-                **({} if self.strategy.budget is None else {"budget": self.strategy.budget}),
-            }
+            strategy["semantics"] = self.strategy.semantics
+        if self.has_budget:
+            strategy |= {"alpha1": self.strategy.alpha1, "alpha2": self.strategy.alpha2}
+            strategy |= {} if self.strategy.budget is None else {"budget": self.strategy.budget}
         return {
             "model": {"name": self.model, **_relevant("model", self.model_config)},
             "benchmark": {"name": self.benchmark.name, **_relevant("benchmark", self.benchmark_config)},

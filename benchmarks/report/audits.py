@@ -59,7 +59,8 @@ def _allowed(row: Row, prompt_tokens: pandas.Series) -> float | pandas.Series:
     """The share of each prompt that the budget allows."""
     if row.budget is not None:
         return row.budget
-    assert row.asked is not None
+    if row.asked is None:
+        return 1.0
     assert row.asked[2] is not None
     return (row.asked[2] / prompt_tokens).clip(upper=1)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas
 
 Budget = tuple[float, float, float | None] | None
-"""α1, α2, and the budget that was given as such; None where nothing is compressed."""
+"""α1, α2, and the budget that was given as such; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Row:
         run: its folder; its name is `run.name`.
         strategy: its strategy's name.
         variant: the name and what is unusual about it, such as "tp_pmerge, release" or "tp, text_prior=strict".
-        asked: the budget; None where nothing is compressed.
+        asked: the budget; None where nothing is compressed, or the strategy has none.
     """
 
     run: RunFolder
@@ -45,13 +45,13 @@ class Row:
     @property
     def is_full(self) -> bool:
         """Whether the whole cache is kept."""
-        return self.asked is None
+        return self.variant == "full"
 
     @property
     def budget(self) -> float | None:
-        """Nominal budget, α1 + α2, in [0, 1]; None for a number of tokens."""
+        """Nominal budget, α1 + α2, in [0, 1]; None for a number of tokens, or where the strategy has none."""
         if self.asked is None:
-            return 1.0
+            return 1.0 if self.is_full else None
         alpha1, alpha2, budget = self.asked
         return None if budget is not None and budget > 1 else round(alpha1 + alpha2, 9)
 
@@ -109,8 +109,8 @@ class Group:
         return sorted(counts, key=lambda one: (-counts[one], abs(sum(one[:2]) - 0.2), one[:2], one[2] or 0))
 
     def at(self, budget: Budget) -> list[Row]:
-        """The full cache and the runs at one budget."""
-        return [row for row in self.rows if row.is_full or row.asked == budget]
+        """The full cache, the runs at one budget, and those whose strategies have none."""
+        return [row for row in self.rows if row.asked in (None, budget)]
 
     def compressing(self, budget: Budget) -> list[Row]:
         """The runs at one budget, without the full cache."""

@@ -153,6 +153,6 @@ def matching_runs(
 def _row(settings: Settings) -> Row:
     identity = json.dumps(settings.identity["strategy"], sort_keys=True)
     strategy = settings.strategy
-    if not settings.compresses:
-        return Row(strategy.name, None, None, None, identity)
+    if not settings.has_budget:
+        return Row(strategy.name, None, None, strategy.semantics if settings.compresses else None, identity)
     return Row(strategy.name, strategy.alpha1, strategy.alpha2, strategy.semantics, identity, strategy.budget)

@@ -18,7 +18,9 @@ def run_table(summary: Summary) -> Table:
     """A run's table, one line per task code and their mean."""
     settings, strategy = summary.settings, summary.settings.strategy
     halves = f"α {strategy.alpha1:g} + {strategy.alpha2:g}"
-    if strategy.nominal_budget is None:
+    if settings.compresses and not settings.has_budget:
+        budget = "no budget"
+    elif strategy.nominal_budget is None:
         budget = f"budget {strategy.budget} tokens ({halves})"
     else:
         budget = f"{'nominal budget' if strategy.budget is None else 'budget'} {strategy.nominal_budget:.0%}"
@@ -85,13 +87,15 @@ def _texts(summaries: Sequence[Summary], *, several_places: bool, several_semant
     """The columns of a comparison that name its runs: head → a text for each run."""
     texts = {"strategy": [item.settings.strategy.name for item in summaries]}
     for name, field in (("α1", "alpha1"), ("α2", "alpha2")):
-        texts[name] = [_if_compressed(item, f"{getattr(item.settings.strategy, field):g}") for item in summaries]
+        texts[name] = [_if_asked(item, f"{getattr(item.settings.strategy, field):g}") for item in summaries]
     budgets = [item.settings.strategy.budget for item in summaries]
     if any(budget is not None for budget in budgets):
         shown = [ABSENT if budget is None else f"{budget:g}" for budget in budgets]
-        texts["budget"] = [_if_compressed(item, text) for item, text in zip(summaries, shown, strict=True)]
+        texts["budget"] = [_if_asked(item, text) for item, text in zip(summaries, shown, strict=True)]
     if several_semantics:
-        texts["semantics"] = [_if_compressed(item, item.settings.strategy.semantics) for item in summaries]
+        texts["semantics"] = [
+            item.settings.strategy.semantics if item.settings.compresses else ABSENT for item in summaries
+        ]
     if several_places:
         texts["model"] = [item.settings.model for item in summaries]
         texts["benchmark"] = [item.settings.benchmark.label for item in summaries]
@@ -100,8 +104,8 @@ def _texts(summaries: Sequence[Summary], *, several_places: bool, several_semant
     return texts
 
 
-def _if_compressed(summary: Summary, text: str) -> str:
-    return text if summary.settings.compresses else ABSENT
+def _if_asked(summary: Summary, text: str) -> str:
+    return text if summary.settings.has_budget else ABSENT
 
 
 def _cells(row: TaskRow) -> tuple[str | Text, ...]:

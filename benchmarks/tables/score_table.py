@@ -71,7 +71,7 @@ def dataset_table(result: Reproduction) -> Table:
 def title(result: Reproduction) -> str:
     """What the table is of, whose scores it has, and of which samples."""
     experiment, paper = result.experiment, result.paper
-    budgets = {_budget(row) for row in experiment.rows if not row.is_full}
+    budgets = _budgets(experiment.rows)
     semantics = {row.semantics for row in experiment.rows if row.semantics is not None}
     parts = [paper.title if paper else experiment.name, result.label]
     parts += budgets if len(budgets) == 1 else []
@@ -81,9 +81,13 @@ def title(result: Reproduction) -> str:
 
 def row_name(result: Reproduction, row: ExperimentRow) -> str:
     """The strategy, and its budget where the experiment has several."""
-    several = len({_budget(other) for other in result.experiment.rows if not other.is_full}) > 1
+    several = len(_budgets(result.experiment.rows)) > 1
     budget = _budget(row).removeprefix("α ").replace(" + ", "+")
     return f"{row.strategy} {budget}" if several and row.alpha1 is not None else row.strategy
+
+
+def _budgets(rows: Sequence[ExperimentRow]) -> set[str]:
+    return {_budget(row) for row in rows if row.alpha1 is not None}
 
 
 def _budget(row: ExperimentRow) -> str:

@@ -164,13 +164,18 @@ def test_budgets_that_were_given_as_such_are_told_from_alpha1_and_alpha2(tmp_pat
     for name, fields in (("plain", {}), ("share", {"budget": 0.2}), ("tokens", {"budget": 16})):
         kept = {"kept_tokens": (16, 16), "realised_budget": 0.2, "kept_bytes": 160}
         folders.write(name, strategy("h2o", **fields), truth, fields=lambda dataset, number, kept=kept: kept)
+    free = {"_target_": "baselines.corm.Corm", "window": 256, "recent": 256, "name": "corm", "semantics": "paper"}
+    folders.write("free", free, truth)
     (group,) = gather(find_runs(folders.results))
     labels = ["h2o 0.1 + 0.1", "h2o, capped 20 %", "h2o, capped 16 tokens"]
-    assert [row.label for row in group.rows] == labels
-    assert [row.budget for row in group.rows] == [0.2, 0.2, None]
-    assert [[row.label for row in group.compressing(asked)] for asked in group.budgets] == [[label] for label in labels]
-    assert [audit["over"] for audit in budget_audits(group)] == [0, 0, 0]
-    assert [origin["command"].split()[5:8] for origin in origins(group)] == [
+    assert [row.label for row in group.rows] == [*labels, "corm"]
+    assert [row.budget for row in group.rows] == [0.2, 0.2, None, None]
+    assert group.full is None
+    assert [[row.label for row in group.compressing(asked)] for asked in group.budgets] == [
+        [label, "corm"] for label in labels
+    ]
+    assert [audit["over"] for audit in budget_audits(group)] == [0, 0, 0, 0]
+    assert [origin["command"].split()[5:8] for origin in origins(group)[:3]] == [
         ["alpha1=0.1", "alpha2=0.1", "semantics=paper"],
         ["alpha1=0.1", "alpha2=0.1", "budget=0.2"],
         ["alpha1=0.1", "alpha2=0.1", "budget=16"],

@@ -141,6 +141,14 @@ def test_the_full_cache_knows_no_budget_and_no_semantics(settings_of: MakeSettin
     assert other.identity == plain.identity
 
 
+def test_a_rule_without_a_budget_is_one_run_at_all_budgets(settings_of: MakeSettings) -> None:
+    runs = {settings_of("strategy=corm", *words).run for words in ((), ("budget=0.2",), ("alpha1=0.3",))}
+    assert len(runs) == 1
+    assert settings_of("strategy=corm", "semantics=release").run not in runs
+    assert settings_of("strategy=corm").compresses
+    assert not {"alpha1", "budget"} & settings_of("strategy=corm", "budget=0.2").identity["strategy"].keys()
+
+
 def test_shipped_groups_need_no_hash_in_the_name(settings_of: MakeSettings) -> None:
     assert settings_of("model=tiny").deviations.keys() == settings_of("model=tiny", "seed=3").deviations.keys()
     assert not [key for key in settings_of("model=tiny").deviations if key.startswith(("model", "strategy"))]
