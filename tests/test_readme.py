@@ -22,7 +22,8 @@ def blocks(language: str, text: str = README) -> list[str]:
 def commands() -> list[list[str]]:
     """The commands `lookm …` of README's and the docs' shell blocks, as words."""
     pages = [README, *((path).read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
-    lines = [line for page in pages for block in blocks("bash", page) for line in block.splitlines()]
+    text = [block.replace("\\\n", " ") for page in pages for block in blocks("bash", page)]  # continued lines are one
+    lines = [line for block in text for line in block.splitlines()]
     parsed = [shlex.split(line, comments=True) for line in lines]
     return [words[1:] for words in parsed if words[:1] == ["lookm"]]
 
