@@ -10,9 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lookm.errors import LookmError
 from lookm.layer import Layer
-from lookm.statistics import causal_logits
 from lookm.strategy import Strategy
 
 
@@ -50,14 +48,12 @@ class Corm(Strategy):
         return min(self.recent, length)
 
     def keep(self, layer: Layer) -> list[Tensor]:
-        if not layer.plain:
-            raise LookmError(f"{self.name} computes causal attention anew, and layer {layer.index} has another mask")
         first = max(0, layer.length - self.window)
-        assert layer.scaling is not None
         important = torch.zeros(layer.kv_heads, layer.length, dtype=torch.bool, device=layer.keys.device)
-        for start, logits in causal_logits(layer.queries, layer.keys, layer.scaling, first=first):
+        for start, logits in layer.logits(first):
             t = torch.arange(start, start + logits.shape[1], device=logits.device)[:, None]
-            hits = (logits.softmax(-1) * (t + 1) >= 1) & (t >= first)  # [Hq, rows, keys]
+            seen = (logits > -torch.inf).sum(-1, keepdim=True)  # t + 1 under a causal mask
+            hits = (layer.softmax(logits) * seen >= 1) & (t >= first)  # [Hq, rows, keys]
             important[:, : logits.shape[2]] |= hits.any(1).unflatten(0, (layer.kv_heads, -1)).any(1)
         important[:, layer.length - self.promised_recent(layer.length) :] = True
         return [head.nonzero().squeeze(1) for head in important]

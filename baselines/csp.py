@@ -9,11 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lookm.errors import LookmError
 from lookm.eviction import top_positions, with_recent
 from lookm.layer import Layer
 from lookm.prompt import on_host
-from lookm.statistics import causal_logits
 from lookm.strategy import Strategy
 
 
@@ -51,20 +49,17 @@ class Csp(Strategy):
 
     def _sums(self, layer: Layer, window: int) -> tuple[Tensor, Tensor]:
         """Σ softmax_n over the last queries of the key's own modality and of the other, each (Hkv, L) float32."""
-        if not layer.plain:
-            raise LookmError(f"{self.name} computes causal attention anew, and layer {layer.index} has another mask")
         first = layer.length - window
         sums = layer.queries.new_zeros(2, layer.queries.shape[0], layer.length, dtype=torch.float32)
-        assert layer.scaling is not None
-        for start, logits in causal_logits(layer.queries, layer.keys, layer.scaling, first=first):
-            end = start + logits.shape[1]
+        for start, logits in layer.logits(first):
+            end, seen = start + logits.shape[1], logits.shape[2]
             largest = logits.amax(-1, keepdim=True).clamp_min(0)  # of n = e⁰ · n, too
             weights = (logits - largest).exp_()
-            weights /= self.n * (-largest).exp() + weights.sum(-1, keepdim=True)  # [Hq, rows, end]
+            weights /= self.n * (-largest).exp() + weights.sum(-1, keepdim=True)  # [Hq, rows, seen]
             queries = torch.arange(start, end, device=weights.device) >= first
             for number, differs in enumerate((False, True)):
-                pairs = (layer.is_image[start:end, None] != layer.is_image[None, :end]) == differs  # [rows, end]
-                sums[number, :, :end] += (weights * (pairs & queries[:, None])).sum(1)
+                pairs = (layer.is_image[start:end, None] != layer.is_image[None, :seen]) == differs  # [rows, seen]
+                sums[number, :, :seen] += (weights * (pairs & queries[:, None])).sum(1)
         return layer.per_kv_head(sums[0]), layer.per_kv_head(sums[1])
 
     def _cross_slots(self, is_image: Tensor, past: int, window: int, important: int) -> int:

@@ -9,11 +9,10 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from lookm.errors import LookmError
 from lookm.eviction import top_positions
 from lookm.layer import Layer
 from lookm.shortening import ShorteningStrategy
-from lookm.statistics import Needs, attention_statistics
+from lookm.statistics import Needs
 
 Queries = Literal["last", "all"]
 
@@ -45,12 +44,8 @@ class FastV(ShorteningStrategy):
         return self.layer
 
     def going_on(self, layer: Layer) -> Tensor:
-        if not layer.plain:
-            raise LookmError(f"{self.name} reads plain causal attention; this model's has a mask, cap or sink")
         needs = Needs(windows=frozenset({1})) if self.queries == "last" else Needs(sums=True)
-        statistics = attention_statistics(
-            layer.queries, layer.keys, needs, scaling=layer.scaling, log_sum_exp=layer.log_sum_exp
-        )
+        statistics = layer.statistics_of(needs)
         received = statistics.sums if self.queries == "all" else statistics.windows[1]  # [Hq, L]
         assert received is not None
         scores = received.mean(0).masked_fill(~layer.is_image, -1.0)  # [L]

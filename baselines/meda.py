@@ -12,13 +12,12 @@ from torch import Tensor
 
 from lookm.budgets import apportion
 from lookm.division import DividedStrategy
-from lookm.errors import LookmError
 from lookm.eviction import prior_positions, with_recent
 from lookm.layer import Layer
 from lookm.merging import Kept
 from lookm.method import LookM
 from lookm.prompt import on_host
-from lookm.statistics import Needs, causal_logits
+from lookm.statistics import Needs
 
 Merge = Literal["none", "averaged", "pivotal"]
 RELEASE_LEAST = 0.01
@@ -96,14 +95,11 @@ class Meda(DividedStrategy):
 
     def _entropy(self, layer: Layer) -> Tensor:
         """E_l, the mean of heads and queries."""
-        if not layer.plain:
-            raise LookmError(f"{self.name} computes causal attention anew, and layer {layer.index} has another mask")
         total = torch.zeros((), device=layer.keys.device)
-        assert layer.scaling is not None
-        for start, logits in causal_logits(layer.queries, layer.keys, layer.scaling):
-            parts = torch.special.entr(logits.softmax(-1))  # −A log A, [Hq, rows, keys]
+        for start, logits in layer.logits():
+            parts = torch.special.entr(layer.softmax(logits))  # −A log A, [Hq, rows, keys]
             end = start + logits.shape[1]
             if self.semantics == "paper":
-                parts = parts * (layer.is_image[start:end, None] != layer.is_image[:end])
+                parts = parts * (layer.is_image[start:end, None] != layer.is_image[: logits.shape[2]])
             total += parts.sum()
         return total / (layer.queries.shape[0] * layer.length)

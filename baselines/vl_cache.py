@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from lookm.division import DividedStrategy
-from lookm.errors import LookmError
 from lookm.layer import Layer
 from lookm.prompt import on_host
-from lookm.statistics import Needs, causal_logits
+from lookm.statistics import Needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +41,14 @@ class VLCache(DividedStrategy):
 
     def _density(self, layer: Layer) -> Tensor:
         """The density of A on P, all heads together."""
-        if not layer.plain:
-            raise LookmError(f"{self.name} computes causal attention anew, and layer {layer.index} has another mask")
         first = layer.length - self._observed(layer.is_image)
-        assert layer.scaling is not None
-        dense = torch.zeros((), device=layer.keys.device)
-        for start, logits in causal_logits(layer.queries, layer.keys, layer.scaling, first=first):
-            ratio = (logits - logits.amax(-1, keepdim=True)).exp()  # A[q, j] / max_j A[q, j], and 0 where q sees no j
-            dense += (
-                (ratio[:, max(0, first - start) :] >= self.threshold)
-                .logical_and(logits[:, max(0, first - start) :] > -torch.inf)
-                .sum()
-            )
-        return dense / (layer.queries.shape[0] * sum(range(first + 1, layer.length + 1)))
+        dense, seen = torch.zeros(2, device=layer.keys.device)
+        for start, block in layer.logits(first):
+            logits = block[:, max(0, first - start) :]
+            ratio = (logits - logits.amax(-1, keepdim=True)).exp()  # A[q, j] / max_j A[q, j]
+            visible = logits > -torch.inf
+            dense, seen = dense + ((ratio >= self.threshold) & visible).sum(), seen + visible.sum()
+        return dense / seen
 
     def _observed(self, is_image: Tensor) -> int:
         """|P|, at least the last query; all queries of a prompt without images."""

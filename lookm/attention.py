@@ -17,7 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 
 from lookm.context import NAME, ForwardPass, eagerly, forward_pass, original_attention, original_name
 from lookm.errors import LookmError
-from lookm.exact import causal_mask, masked_statistics
+from lookm.exact import RealSoftmax, causal_mask
 from lookm.kernels import one_pass
 from lookm.kernels.prefill import attention_with_log_sum_exp
 from lookm.prompt_cache import PromptCache
@@ -110,14 +110,15 @@ def _compress(
     plain = mask is None and all(kwargs.get(name) is None for name in SOFTMAX)
     log_sum_exp: Tensor | None = None
     statistics: list[Statistics] | None = None
+    real: list[RealSoftmax] | None = None
     if not plain:
-        output, statistics = _prefill_exactly(module, query, key, value, mask, dropout, scaling, kwargs, cache)
+        output, real = _prefill_exactly(module, query, key, value, mask, dropout, scaling, kwargs, cache)
     elif dropout == 0 and one_pass.serves(query) and any(needs != Needs() for needs in cache.row_needs):
         output, statistics = _prefill_with_statistics(query, key, value, cache, scaling)
     else:
         output, log_sum_exp = _prefill(module, query, key, value, cache.prompt.starts, dropout, scaling)
     has_rotary = bool(getattr(module, "use_rope", True))
-    rows = cache.prompt_layers(index, query, scaling, log_sum_exp, statistics, plain=plain, rotary=has_rotary)
+    rows = cache.prompt_layers(index, query, scaling, log_sum_exp, statistics, real=real, rotary=has_rotary)
     cache.compress(index, rows)
     return output
 
@@ -163,22 +164,15 @@ def _prefill_exactly(
     scaling: float | None,
     kwargs: dict[str, Any],
     cache: PromptCache,
-) -> tuple[Tensor, list[Statistics] | None]:
-    """The model's own attention under its real mask, and each row's statistics: the output (B, L, Hq, Dv)."""
+) -> tuple[Tensor, list[RealSoftmax]]:
+    """The model's own attention under its real mask, and how each row attends: the output (B, L, Hq, Dv)."""
     if mask is None:
         mask = causal_mask(cache.prompt.starts, query)
     attention = original_attention(module)
     output = attention(module, query, key, value, mask, scaling=scaling, dropout=dropout, **kwargs)[0]
-    if all(needs == Needs() for needs in cache.row_needs):
-        return output, None
     softmax = {"softcap": kwargs.get("softcap"), "sinks": kwargs.get("s_aux")}
-    statistics = [
-        masked_statistics(
-            query[row, :, start:], key[row, :, start:], needs, mask[row, :, start:, start:], scaling=scaling, **softmax
-        )
-        for row, (start, needs) in enumerate(zip(cache.prompt.starts, cache.row_needs, strict=True))
-    ]
-    return output, statistics
+    starts = enumerate(cache.prompt.starts)
+    return output, [RealSoftmax(mask[row, :, start:, start:], **softmax) for row, start in starts]
 
 
 def _decode_exactly(

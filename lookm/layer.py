@@ -1,14 +1,15 @@
 """One prompt in one layer, as strategies read it: states, attention statistics, and what earlier layers left."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from torch import Tensor
 
+from lookm.exact import RealSoftmax
 from lookm.rotary import Rotation
-from lookm.statistics import Needs, Statistics, attention_statistics
+from lookm.statistics import Needs, Statistics, attention_statistics, causal_logits
 
 T = TypeVar("T")
 
@@ -32,8 +33,8 @@ class Layer:
         log_sum_exp: log Σ_j exp(scaling · q_i · k_j) over the keys that query i sees, (Hq, L) float32, where the
             attention kernel computed it.
         statistics: the sums made so far: beside the attention, or by `make_statistics`.
-        plain: whether attention is softmax(Q Kᵀ · scaling) of each token on those before it and itself, without another
-            mask, cap or sink; the statistics are right in any case.
+        real: how the prompt attends, where that is not softmax(Q Kᵀ · scaling) of each token on those before it and
+            itself, but with another mask, a cap or sinks; the statistics are right in any case.
         rotation: gives the rotary embedding; None for a layer without a model, which has the standard one.
         token_ids: (L,) int64, where they are known.
         memory: one prompt's, handed from layer to layer: what `remember` puts there.
@@ -48,7 +49,7 @@ class Layer:
     n_layers: int = 1
     log_sum_exp: Tensor | None = None
     statistics: Statistics | None = None
-    plain: bool = True
+    real: RealSoftmax | None = None
     rotation: Callable[[], Rotation] | None = None
     token_ids: Tensor | None = None
     memory: dict[Hashable, dict[int, Any]] = field(default_factory=dict)
@@ -72,9 +73,30 @@ class Layer:
     def make_statistics(self, needs: Needs) -> None:
         """Make the sums, unless they were made beside the attention."""
         if self.statistics is None:
-            self.statistics = attention_statistics(
-                self.queries, self.keys, needs, scaling=self.scaling, log_sum_exp=self.log_sum_exp
-            )
+            self.statistics = self.statistics_of(needs)
+
+    def statistics_of(self, needs: Needs) -> Statistics:
+        """The sums over the layer's attention weights, made anew."""
+        assert self.scaling is not None
+        if self.real is not None:
+            return self.real.statistics(self.queries, self.keys, needs, self.scaling)
+        return attention_statistics(self.queries, self.keys, needs, scaling=self.scaling, log_sum_exp=self.log_sum_exp)
+
+    def logits(self, first: int = 0) -> Iterator[tuple[int, Tensor]]:
+        """Q Kᵀ · scaling of the queries from `first` on, computed anew in blocks, −∞ where a query does not see a key.
+
+        Yields:
+            The block's first query, which may lie a little before `first`, and its logits (Hq, rows, K) float32 on the
+            first K keys, which may be overwritten; `softmax` makes attention weights of them.
+        """
+        assert self.scaling is not None
+        if self.real is not None:
+            return self.real.logits(self.queries, self.keys, self.scaling, first=first)
+        return causal_logits(self.queries, self.keys, self.scaling, first=first)
+
+    def softmax(self, logits: Tensor) -> Tensor:
+        """Attention weights of logits (Hq, rows, K)."""
+        return logits.softmax(-1) if self.real is None else self.real.softmax(logits)
 
     @property
     def sums(self) -> Tensor:
@@ -112,6 +134,7 @@ class Layer:
         head = copy(self)
         head.queries, head._shared = self.queries[own], {}
         head.keys, head.values = self.keys[number : number + 1], self.values[number : number + 1]
+        head.real = None if self.real is None else self.real.of_heads(own)
         head.log_sum_exp = None if self.log_sum_exp is None else self.log_sum_exp[own]
         head.statistics = None if self.statistics is None else self.statistics.of_heads(own)
         return head
@@ -138,7 +161,8 @@ class Layer:
     def forget_queries(self) -> None:
         """Let go of what only statistics are made from, where the layer is held until the prompt's end."""
         self._last_queries = self.queries[:, -LAST_QUERIES:].clone()
-        self.queries, self.log_sum_exp = self.queries.new_empty(self.queries.shape[0], 0, self.queries.shape[-1]), None
+        self.queries = self.queries.new_empty(self.queries.shape[0], 0, self.queries.shape[-1])
+        self.log_sum_exp = self.real = None
 
     def remember(self, key: Hashable, value: Any) -> None:
         """Leave a value of this layer for later ones; strategies that choose equal keys share it."""

@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 from lookm.compression import joined_needs, observe
 from lookm.context import forward_pass
 from lookm.errors import LookmError
+from lookm.exact import RealSoftmax
 from lookm.layer import Layer
 from lookm.prompt import Prompt
 from lookm.record import LayerSizes
@@ -61,7 +62,7 @@ class PromptCache(Cache, ABC):
         log_sum_exp: Tensor | None,
         statistics: Sequence[Statistics] | None,
         *,
-        plain: bool = True,
+        real: Sequence[RealSoftmax] | None = None,
         rotary: bool = True,
     ) -> list[Layer]:
         """Each row of a layer whose attention has just been computed, as strategies read it.
@@ -72,7 +73,7 @@ class PromptCache(Cache, ABC):
             scaling: factor on Q Kᵀ.
             log_sum_exp: (B, Hq, L) float32 of the attention kernel, or None.
             statistics: of each row, where they were made beside its attention: what `row_needs` asks for; or None.
-            plain: whether attention is causal and nothing else.
+            real: how each row attends, where that is not plainly causal.
             rotary: whether the layer has a rotary embedding.
         """
         held = self.layers[layer_index]
@@ -90,7 +91,7 @@ class PromptCache(Cache, ABC):
                 n_layers=len(self.compressible),
                 log_sum_exp=None if log_sum_exp is None else log_sum_exp[row, :, start:],
                 statistics=None if statistics is None else statistics[row],
-                plain=plain,
+                real=None if real is None else real[row],
                 token_ids=self._token_ids(row, queries.device),
                 rotation=partial(_rotation_of, self._rotary_call if rotary else None, row, start),
                 memory=self._row_memory[row],
