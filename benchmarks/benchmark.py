@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Literal
 
 Metric = Literal["accuracy", "rouge_l"]
 SUBSETS = ("first", "random")
+BEHIND_IMAGES = r"(?<=\})[^{}]*$"
+"""All that follows the last image or table."""
+LAST_SENTENCE = r"\s*[^\s.!?{}][^.!?\n{}]*\?\s*$"
+"""The sentence that ends with a question mark, where it ends the context."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class DatasetInfo:
         metric: what the task's score is made of.
         samples: how many samples the complete dataset has.
         chance: expected score of guessing without looking, in [0, 1]; None where nobody worked it out.
+        asks: regular expressions that find where a question begins in a sample's context, the first that finds
+            something counts; none where the instruction asks, before there is a context.
     """
 
     dataset: str
@@ -29,6 +36,21 @@ class DatasetInfo:
     metric: Metric
     samples: int
     chance: float | None
+    asks: tuple[str, ...] = ()
+
+    def question_start(self, context: str, *, choices: bool) -> int | None:
+        """Where the question begins in a sample's context, with its white space; None where nothing is before it.
+
+        Args:
+            context: of the annotation, with `{image#k}`.
+            choices: whether a list of choices follows the context: then the question may have no other words.
+        """
+        for pattern in self.asks:
+            *_, last = [None, *re.finditer(pattern, context)]
+            if last is not None:
+                asks = bool(context[: last.start()].strip()) and bool(choices or last[0].strip())
+                return last.start() if asks else None
+        return None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from transformers import (
 )
 
 from lookm.errors import LookmError
+from lookm.questions import Questions
 
 NO_TOKEN = -1
 """Stands for the token of a row whose logits are not finite (NaN, or an overflow)."""
@@ -65,6 +66,11 @@ class GreedyChoice:
             self._ids[:, place] = tokens.clamp(min=0)
         self._new += 1
         return tokens
+
+    def ask(self, questions: Questions) -> None:
+        """Go on with a row for each question, whose tokens end its context's row."""
+        self.select(torch.tensor(questions.contexts, device=self._ids.device))
+        self._ids[:, self._length - questions.length : self._length] = questions.ids
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows (N,) int64, in this order, repeated as they may be."""

@@ -136,20 +136,24 @@ class PromptCache(Cache, ABC):
         """What the layers hold that stay as they are, just after the prompt, by their index."""
         return {index: _sizes_as_they_are(self.layers[index], self.prompt) for index in self.untouched}
 
-    def mask_of_untouched(self, rows: Sequence[int], tokens: int) -> Tensor | None:
+    def mask_of_untouched(self, rows: Sequence[int], tokens: int, asked: Tensor | None = None) -> Tensor | None:
         """Which of the tokens seen are padding for the layers that stay as they are; None if none is.
 
         Args:
             rows: of the prompt batch, R of them, as often as they are decoded.
-            tokens: seen, the one that is decoded among them.
+            tokens: seen, those that are new in the pass among them.
+            asked: (R, Q) bool, which of the tokens right behind the prompts are padding; None: none is.
 
         Returns:
             (R, tokens) int64, 0 for padding.
         """
-        if not self.untouched or not any(self.prompt.starts):
+        if not self.untouched or not (any(self.prompt.starts) or asked is not None):
             return None
         starts = torch.tensor([self.prompt.starts[row] for row in rows])
-        return (torch.arange(tokens) >= starts[:, None]).long().to(self.prompt.is_image.device)
+        mask = torch.arange(tokens) >= starts[:, None]
+        if asked is not None:
+            mask[:, self.prompt.length : self.prompt.length + asked.shape[1]] &= ~asked.cpu()
+        return mask.long().to(self.prompt.is_image.device)
 
     @abstractmethod
     def layer_is_compressed(self, layer_index: int) -> bool:

@@ -7,9 +7,47 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lookm.context import filling
+from lookm.errors import LookmError
 from lookm.greedy import GreedyChoice, best_tokens
 from lookm.lone_cache import LoneCache
 from lookm.sweep_cache import SweepCache
+
+
+def read_questions(
+    model: PreTrainedModel, cache: SweepCache | LoneCache, ids: Tensor, padding: Tensor, positions: Tensor | None
+) -> Tensor:
+    """Let every row read its question after its compressed context.
+
+    Args:
+        model: with the sweep's attention.
+        cache: filled by the contexts, then asked: it has a row for each question and strategy.
+        ids: (R, Q) int64, padded on the left.
+        padding: (R, Q) bool.
+        positions: (…, R, Q) int64, or None if the model counts for itself.
+
+    Returns:
+        Logits of the first new tokens, (R, V) float32.
+
+    Raises:
+        LookmError: for questions of different lengths where the model counts positions for itself.
+    """
+    if positions is None and bool(padding.any()):
+        raise LookmError("the model counts positions for itself, so questions of one batch must be equally long")
+    arguments = {} if positions is None else {"position_ids": positions}
+    logits = call_model(model, cache, ids, arguments)
+    cache.end_questions()
+    return logits
+
+
+def call_model(model: PreTrainedModel, cache: SweepCache | LoneCache, ids: Tensor, arguments: dict[str, Any]) -> Tensor:
+    """Logits (R, V) float32 of the last of the new tokens (R, n)."""
+    mask = cache.decode_attention_mask()
+    if mask is not None:
+        arguments["attention_mask"] = mask
+    arguments |= {"past_key_values": cache, "use_cache": True, "return_dict": True}
+    with filling(cache):
+        output = model(input_ids=ids, **arguments)
+    return output.logits[:, -1].float()
 
 
 class DecodeStep:
@@ -52,17 +90,9 @@ class DecodeStep:
             self.positions = self.positions.index_select(-2, index)
 
     def _logits(self) -> Tensor:
-        arguments: dict[str, Any] = {}
-        if self.positions is not None:
-            arguments["position_ids"] = self.positions
         tokens = self.tokens.clamp(min=0)[:, None]  # a row without a token has ended
-        mask = self.cache.decode_attention_mask()
-        if mask is not None:
-            arguments["attention_mask"] = mask
-        arguments |= {"past_key_values": self.cache, "use_cache": True, "return_dict": True}
-        with filling(self.cache):
-            output = self.model(input_ids=tokens, **arguments)
-        return output.logits[:, -1].float()
+        arguments = {} if self.positions is None else {"position_ids": self.positions}
+        return call_model(self.model, self.cache, tokens, arguments)
 
 
 class StaticStep(DecodeStep):

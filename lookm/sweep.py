@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from lookm.context import led
 from lookm.decoder import decoder_of
 from lookm.errors import LookmError
 from lookm.generation import is_looked_at, look_once
-from lookm.joint import Group, Limits, SweepRow
+from lookm.joint import PER_TOKEN, Group, Limits, SweepRow
 from lookm.memory import estimate_bytes, fitting_groups, free_bytes
-from lookm.prompt import Prompt, image_token_ids, read_prompt
+from lookm.prompt import Prompt, image_mask, image_token_ids, read_prompt
+from lookm.questions import Questions
 from lookm.strategy import Strategy
 
 __all__ = ["SweepRow", "first_differences", "generate_sweep"]
@@ -30,6 +32,8 @@ def generate_sweep(
     min_new_tokens: int = 1,
     pad_token_id: int,
     eos_token_ids: Collection[int] = (),
+    questions: Questions | None = None,
+    question_tokens: int = 0,
     memory_limit: int | None = None,
     cuda_graph: bool = False,
 ) -> list[SweepRow]:
@@ -50,6 +54,10 @@ def generate_sweep(
         min_new_tokens: shortest answer.
         pad_token_id: as for `generate`.
         eos_token_ids: tokens that end an answer; empty: those of the model's generation configuration.
+        questions: of text, asked after the compression: `inputs` are the contexts before them, each encoded once for
+            all its questions. None: the prompts hold their questions.
+        question_tokens: the last so many tokens of the prompts are questions that are read after the compression, and
+            that may have images; then every strategy encodes its prompts alone.
         memory_limit: bytes that the rows' caches may take; None: 80 % of the device's free memory.
         cuda_graph: capture the decode step as a CUDA graph (on a CPU the same step is called without one), where the
             generation configuration leaves the choice plainly greedy.
@@ -73,39 +81,89 @@ def generate_sweep(
         **{"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "pad_token_id": pad_token_id},
         **{"do_sample": False, "num_beams": 1},
     }
+    if question_tokens:
+        return [_encode_alone(model, call, one, question_tokens) for one in strategies]
     whole = [strategy for strategy in strategies if not strategy.shortens_prompt]
-    rows = iter(_encode_once(model, call, whole, memory_limit, cuda_graph) if whole else ())
-    return [_encode_alone(model, call, one) if one.shortens_prompt else next(rows) for one in strategies]
+    rows = iter(_encode_once(model, call, whole, questions, memory_limit, cuda_graph) if whole else ())
+    return [_ask_alone(model, call, one, questions) if one.shortens_prompt else next(rows) for one in strategies]
 
 
 def _encode_once(
     model: PreTrainedModel,
     call: Mapping[str, Any],
     strategies: Sequence[Strategy],
+    questions: Questions | None,
     memory_limit: int | None,
     cuda_graph: bool,
 ) -> list[SweepRow]:
     """The rows of strategies that share their prefill, or the vision tower's work at least."""
     prompt = read_prompt(call.get("input_ids"), None, call.get("attention_mask"), image_token_ids(model.config))
     images = [prompt.row_is_image(row) for row in range(len(prompt.starts))]
+    later = call["max_new_tokens"]
+    if questions is not None:
+        _check_questions(questions, len(images), model)
+        any_of_them = questions.ids[:1].expand(len(images), -1)  # `generate` tells what positions follow the contexts
+        call = _following(call, any_of_them, torch.ones_like(any_of_them))
+        images, later = [images[row] for row in questions.contexts], later + questions.length
     limit = free_bytes(prompt.is_image.device) if memory_limit is None else memory_limit
-    needed = estimate_bytes(model.config, model.dtype, strategies, images, call["max_new_tokens"])
+    needed = estimate_bytes(model.config, model.dtype, strategies, images, later)
     joint = [index for index, strategy in enumerate(strategies) if strategy.joins_sweeps]
     groups = [[joint[place] for place in group] for group in fitting_groups([needed[index] for index in joint], limit)]
     groups += [[index] for index, strategy in enumerate(strategies) if not strategy.joins_sweeps]
-    sweep = _Sweep([[strategies[index] for index in group] for group in groups], prompt, static=cuda_graph)
+    sweep = _Sweep([[strategies[index] for index in group] for group in groups], prompt, questions, static=cuda_graph)
     with led(decoder_of(model)):
         model.generate(**call, custom_generate=sweep.run)  # type: ignore[operator]
     order = [index for group in groups for index in group]
     return [row for _, row in sorted(zip(order, sweep.rows, strict=True), key=lambda pair: pair[0])]
 
 
-def _encode_alone(model: PreTrainedModel, call: Mapping[str, Any], strategy: Strategy) -> SweepRow:
+def _check_questions(questions: Questions, rows: int, model: PreTrainedModel) -> None:
+    given = set(questions.contexts)
+    if given != set(range(rows)):
+        raise LookmError(f"the questions are about the contexts {sorted(given)}, but there are 0 to {rows - 1}")
+    if bool(image_mask(questions.ids, image_token_ids(model.config)).any()):
+        raise LookmError("a question has an image; give it in the prompt, and question_tokens=… its length")
+
+
+def _following(call: Mapping[str, Any], ids: Tensor, mask: Tensor) -> dict[str, Any]:
+    """A call with tokens (B, Q) of text behind the prompts, of which `mask` (B, Q) shows the padding."""
+    prompts = call.get("attention_mask")
+    call = {**call, "attention_mask": torch.ones_like(call["input_ids"]) if prompts is None else prompts}
+    new = {"input_ids": ids, "attention_mask": mask}
+    rest = {
+        name: torch.cat([call[name], new.get(name, torch.zeros_like(ids))], -1) for name in PER_TOKEN if name in call
+    }
+    return {**call, **rest}
+
+
+def _ask_alone(
+    model: PreTrainedModel, call: Mapping[str, Any], strategy: Strategy, questions: Questions | None
+) -> SweepRow:
+    """The row of a strategy that encodes its prompts as no other one does; again for a context's next question."""
+    if questions is None:
+        return _encode_alone(model, call, strategy)
+    rows = len(call["input_ids"])
+    _check_questions(questions, rows, model)
+    of_row = [[n for n, context in enumerate(questions.contexts) if context == row] for row in range(rows)]
+    answers: dict[int, tuple[tuple[int, ...], bool]] = {}
+    for turn in range(max(map(len, of_row))):
+        asked = [numbers[min(turn, len(numbers) - 1)] for numbers in of_row]
+        with_questions = _following(call, questions.ids[asked], questions.mask[asked])
+        answer = _encode_alone(model, with_questions, strategy, questions.length)
+        answers |= dict(zip(asked, zip(answer.tokens, answer.finite, strict=True), strict=True))
+    tokens, finite = zip(*(answers[number] for number in range(len(questions.contexts))), strict=True)
+    return replace(answer, tokens=tokens, finite=finite)
+
+
+def _encode_alone(
+    model: PreTrainedModel, call: Mapping[str, Any], strategy: Strategy, question_tokens: int = 0
+) -> SweepRow:
     """The row of a strategy whose prompt is encoded as for no other one, as `look_once` gives it."""
     finite: list[Tensor] = []  # of each step, (B,) bool
     watch = model.register_forward_hook(lambda _, args, output: finite.append(output.logits[:, -1].isfinite().all(-1)))
     try:
         with look_once(model, strategy) as session:
+            session.question_tokens = question_tokens
             output = model.generate(**call)  # type: ignore[operator]
     finally:
         watch.remove()
@@ -146,10 +204,11 @@ class _Sweep:
         self,
         groups: Sequence[Sequence[Strategy]],
         prompt: Prompt,
+        questions: Questions | None,
         *,
         static: bool,
     ) -> None:
-        self.groups, self.prompt = groups, prompt
+        self.groups, self.prompt, self.questions = groups, prompt, questions
         self.static = static
         self.rows: list[SweepRow] = []
 
@@ -172,7 +231,7 @@ class _Sweep:
             static=self.static,
         )
         for strategies in self.groups:
-            group = Group(strategies, self.prompt, model.config, limits)
+            group = Group(strategies, self.prompt, model.config, limits, self.questions)
             group.run(model, input_ids, LogitsProcessorList(map(copy, logits_processor)), model_kwargs)
             self.rows += group.results()
         return input_ids

@@ -12,7 +12,7 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from lookm.buckets import Bucket, bucket_cost, decode_rows, divide
 from lookm.compression import compress_many
-from lookm.errors import BudgetError, LookmError
+from lookm.errors import BudgetError
 from lookm.layer import Layer
 from lookm.prompt import Prompt
 from lookm.prompt_cache import DecodeAttention, PromptCache
@@ -40,8 +40,32 @@ class _Plan:
     masks: list[Tensor | None] = field(default_factory=list)
     steps: list[_Step] = field(default_factory=list)
 
-    def make_masks(self, states: Tensor, new_tokens: int) -> None:
-        self.masks = [bucket.padding(states.dtype, states.device, bucket.slots(new_tokens)) for bucket in self.buckets]
+    def make_masks(self, states: Tensor, new_tokens: int, questions: Tensor | None = None) -> None:
+        """Masks of all slots, those of the prompt's padding and of the questions' padding (R, Q) bool behind it."""
+        self.masks = []
+        for bucket in self.buckets:
+            slots = bucket.slots(new_tokens)
+            mask = bucket.padding(states.dtype, states.device, slots)
+            if questions is not None:
+                mask = states.new_zeros(bucket.stop - bucket.start, 1, 1, slots) if mask is None else mask
+                asked = mask[..., bucket.width : bucket.width + questions.shape[1]]
+                asked.masked_fill_(questions[bucket.start : bucket.stop, None, None], -torch.inf)
+            self.masks.append(mask)
+
+    def begin(self, later: int, n: int, like: Tensor) -> None:
+        """Prepare for n new tokens of each row, behind `later` others; masks are of the dtype and device of `like`."""
+        self.steps = []
+        for bucket, padding in zip(self.buckets, self.masks, strict=True):
+            first, held = bucket.width + later, bucket.width + later + n
+            mask = None if padding is None else padding[..., :held]
+            if n > 1:
+                slots = torch.arange(held, device=like.device)
+                own = slots[first:, None]  # [n, 1]
+                seen = torch.zeros(n, held, dtype=like.dtype, device=like.device)
+                seen = seen.masked_fill_(slots > own, -torch.inf)[None, None]
+                mask = seen if mask is None else mask + seen
+                mask = mask.masked_fill(slots == own, 0.0)  # padding sees itself, so that its softmax is finite
+            self.steps.append(_Step(slice(bucket.start, bucket.stop), first, held, mask))
 
 
 class SweepLayer(CacheLayerMixin):
@@ -116,7 +140,8 @@ class SweepCache(PromptCache):
         self.compressing = Stopwatch()
         self.prefill_end: Mark | None = None
         self.token_bytes = 0
-        self._step = 0
+        self._later, self._new, self._asked = 0, 0, 0  # tokens behind the prompt: before the pass, in it, of questions
+        self._question_padding: Tensor | None = None  # (R, Q) bool
         self._plans: dict[tuple[int, ...], _Plan] = {}
         self._kept: dict[int, tuple[int, ...]] = {}
 
@@ -152,7 +177,8 @@ class SweepCache(PromptCache):
 
     def decode_attention_mask(self) -> Tensor | None:
         """Which tokens are padding, (R, tokens seen and one), for the layers that stay as they are; None if none is."""
-        return self.mask_of_untouched([row.prompt_row for row in self.rows], self.prompt.length + self._step + 1)
+        rows, tokens = [row.prompt_row for row in self.rows], self.prompt.length + self._later + self._new
+        return self.mask_of_untouched(rows, tokens, self._question_padding)
 
     def _keep_untouched_rows(self, rows: Sequence[int]) -> None:
         for index in self.untouched:
@@ -206,28 +232,45 @@ class SweepCache(PromptCache):
             plan.make_masks(keys, self.new_tokens)
         return self._plans[kept]
 
+    def ask(self, places: Sequence[int], padding: Tensor) -> None:
+        """Go on with the rows at `places`, ascending and repeated, each with a question.
+
+        Args:
+            places: one for each of the new rows.
+            padding: (R, Q) bool, which of the questions' tokens are none.
+        """
+        self.keep_rows(places)
+        self._question_padding = padding if bool(padding.any()) else None
+        for plan in self._plans.values():
+            plan.make_masks(self._states, self.new_tokens, self._question_padding)
+        self._begin(0, padding.shape[1])
+
+    def end_questions(self) -> None:
+        """The questions are read: decode steps are counted from here."""
+        self._asked = self._new
+
+    @property
+    def _states(self) -> Tensor:
+        """Some states of the cache, for their dtype and device."""
+        return next(iter(self.sweep_layers.values())).shelves[0][0]
+
+    def _begin(self, later: int, n: int) -> None:
+        self._later, self._new = later, n
+        for plan in self._plans.values():
+            plan.begin(later, n, self._states)
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens seen, so that positions go on after the prompt's."""
         first = next(iter(self.sweep_layers)) if layer_idx in self.untouched else layer_idx
-        return self.sweep_layers[first].seen + self._step
+        return self.sweep_layers[first].seen + self._later
 
     def begin_step(self, step: int) -> None:
         """Prepare all layers for the decode step number `step`, from 0."""
-        self._step = step
-        for plan in self._plans.values():
-            plan.steps = [
-                _Step(
-                    slice(bucket.start, bucket.stop),
-                    bucket.width + step,
-                    bucket.width + step + 1,
-                    None if mask is None else mask[..., : bucket.width + step + 1],
-                )
-                for bucket, mask in zip(plan.buckets, plan.masks, strict=True)
-            ]
+        self._begin(self._asked + step, 1)
 
     def begin_static_steps(self) -> None:
         """Prepare for steps that count on the device, each begun by `advance_static_step`."""
-        states = next(iter(self.sweep_layers.values())).shelves[0][0]
+        states = self._states
         for plan in self._plans.values():
             plan.steps = []
             for bucket in plan.buckets:
@@ -276,11 +319,10 @@ class SweepCache(PromptCache):
         scaling: float | None,
         attention: DecodeAttention | None = None,
     ) -> Tensor:
-        rows, heads, new, _ = query.shape
-        if new != 1:
-            raise LookmError(f"{new} tokens at once on top of a compressed cache; a sweep decodes one by one")
+        rows, heads, n, _ = query.shape
         kv_heads = key.shape[1]
-        grouped = query.view(rows, kv_heads, heads // kv_heads, -1)  # [R, Hkv, G, D]
+        groups = heads // kv_heads
+        grouped = query.reshape(rows, kv_heads, groups * n, -1)  # [R, Hkv, G n, D]
         outputs = []
         layer = self.sweep_layers[layer_index]
         for step, (keys, values) in zip(layer.plan.steps, layer.shelves, strict=True):
@@ -288,21 +330,23 @@ class SweepCache(PromptCache):
                 keys.index_copy_(2, step.slot, key[step.rows])
                 values.index_copy_(2, step.slot, value[step.rows])
             else:
-                keys[:, :, step.slot] = key[step.rows, :, 0]
-                values[:, :, step.slot] = value[step.rows, :, 0]
+                keys[:, :, step.slot : step.held] = key[step.rows]
+                values[:, :, step.slot : step.held] = value[step.rows]
             held = keys[:, :, : step.held], values[:, :, : step.held]
             if attention is not None:
-                outputs.append(attention(query[step.rows], *held, step.mask))
+                outputs.append(attention(query[step.rows], *held, step.mask).transpose(1, 2))
             else:
-                outputs.append(
-                    F.scaled_dot_product_attention(grouped[step.rows], *held, attn_mask=step.mask, scale=scaling)
-                )
-        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-        return output.reshape(rows, 1, heads, -1)
+                mask = step.mask if n == 1 or step.mask is None else step.mask.repeat(1, 1, groups, 1)
+                output = F.scaled_dot_product_attention(grouped[step.rows], *held, attn_mask=mask, scale=scaling)
+                outputs.append(output.reshape(output.shape[0], heads, n, -1))
+        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)  # [R, Hq, n, Dv]
+        return output.transpose(1, 2)
 
     def keep_rows(self, places: Sequence[int]) -> None:
         """Drop all rows of the decode batch but those at `places`, ascending."""
-        states = next(iter(self.sweep_layers.values())).shelves[0][0]
+        states = self._states
+        if self._question_padding is not None:
+            self._question_padding = self._question_padding[torch.tensor(places, device=states.device)]
         moves = {id(plan): self._narrow(plan, places, states) for plan in self._plans.values()}
         for layer in self.sweep_layers.values():
             remaining = []
@@ -324,7 +368,7 @@ class SweepCache(PromptCache):
                 cut = bucket.slots(self.new_tokens) - buckets[-1].slots(self.new_tokens)
                 moves.append((number, torch.tensor(own, device=states.device), cut))
         plan.buckets = buckets
-        plan.make_masks(states, self.new_tokens)
+        plan.make_masks(states, self.new_tokens, self._question_padding)
         return moves
 
 

@@ -133,6 +133,7 @@ class ActiveRun:
             nominal_budget=strategy.nominal_budget,
             **facts_of_run(settings),
             cache={"head_size": head_size(backbone.model.config), "itemsize": backbone.model.dtype.itemsize},
+            **({"left_out": {d.name: d.left_out for d in self.datasets}} if settings.asked_later else {}),
             generation={"do_sample": False, "min_new_tokens": 1, "max_new_tokens": backbone.max_new_tokens},
             **{name: value for name, value in self._origin.items() if value is not None},
         )

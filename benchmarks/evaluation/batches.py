@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,6 +13,7 @@ from benchmarks.evaluation.examples import Example, begin_record, build_examples
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.milebench.dataset import DATA_ERRORS, Dataset
 from benchmarks.milebench.images import open_images
+from benchmarks.milebench.prompts import PLACEHOLDER
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from lookm.models.backbone import Backbone
+    from lookm.questions import Questions
 
 Item = TypeVar("Item")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -26,10 +29,19 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 @dataclass(frozen=True)
 class Encoded:
-    """Examples and their model inputs, as `Backbone.inputs` returns them."""
+    """Examples and their model inputs, as `Backbone.inputs` returns them.
+
+    Attributes:
+        samples: the examples.
+        inputs: of their prompts; with `questions` of their contexts alone.
+        questions: one a sample, read after the compression; None: the prompts hold them.
+        question_tokens: of the only sample, whose question has an image and is read in its context's pass.
+    """
 
     samples: Sequence[Example]
     inputs: dict[str, torch.Tensor]
+    questions: Questions | None = None
+    question_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,9 +134,15 @@ def read_batch(
 
 
 def group_by_length(examples: Sequence[Example], size: int) -> list[list[Example]]:
-    """Groups examples of similar length, the longest first, so that little is padded and trouble shows early."""
-    ordered = sorted(examples, key=lambda example: example.tokens, reverse=True)
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    """Groups examples of similar length, the longest first, so that little is padded and trouble shows early.
+
+    A batch has so many contexts, each with all its questions.
+    """
+    contexts: dict[tuple[str, ...], list[Example]] = {}
+    for example in examples:
+        contexts.setdefault(example.context, []).append(example)
+    ordered = sorted(contexts.values(), key=lambda asked: asked[0].tokens, reverse=True)
+    return [list(chain.from_iterable(ordered[start : start + size])) for start in range(0, len(ordered), size)]
 
 
 def prefetch(items: Iterator[Item]) -> Generator[Item, None, None]:
@@ -166,9 +184,12 @@ def _encode(
     backbone: Backbone, samples: Sequence[tuple[Example, list[Image]]]
 ) -> Iterator[Encoded | tuple[Example, Exception]]:
     """All samples in one batch; if that fails, each on its own, to find out which one spoils it."""
-    texts, images = [example.prompt.text for example, _ in samples], [images for _, images in samples]
+    if len(samples) > 1 and any(PLACEHOLDER in example.prompt.question for example, _ in samples):
+        for pair in samples:
+            yield from _encode(backbone, [pair])
+        return
     try:
-        yield Encoded([example for example, _ in samples], backbone.inputs(texts, images))
+        yield _encoded(backbone, samples)
     except (*DATA_ERRORS, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
@@ -177,3 +198,21 @@ def _encode(
             return
         for pair in samples:
             yield from _encode(backbone, [pair])
+
+
+def _encoded(backbone: Backbone, samples: Sequence[tuple[Example, list[Image]]]) -> Encoded:
+    """Samples that all hold their questions, or all come before them; a question with an image is alone."""
+    examples, images = [example for example, _ in samples], [images for _, images in samples]
+    texts = [example.prompt.text for example in examples]
+    prompt = examples[0].prompt
+    if not prompt.question:
+        return Encoded(examples, backbone.inputs(texts, images))
+    if PLACEHOLDER in prompt.question:
+        later = backbone.question_tokens(prompt.before_question, prompt.text, images[0])
+        return Encoded(examples, backbone.inputs(texts, images), question_tokens=later)
+    rows = {context: row for row, context in enumerate(dict.fromkeys(example.context for example in examples))}
+    shown = {rows[example.context]: pictures for example, pictures in samples}
+    prompts = [(rows[example.context], text) for example, text in zip(examples, texts, strict=True)]
+    contexts = [text for text, *_ in rows]
+    inputs, questions = backbone.inputs_before_questions(contexts, [shown[row] for row in range(len(rows))], prompts)
+    return Encoded(examples, inputs, questions)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from benchmarks.evaluation.records import SampleRecord
 from benchmarks.milebench.combined import write_grids
 from benchmarks.milebench.dataset import DATA_ERRORS, Dataset, read_dataset
 from benchmarks.milebench.images import open_images
-from benchmarks.milebench.prompts import Prompt, Reader
+from benchmarks.milebench.prompts import PLACEHOLDER, Prompt, Reader
 from benchmarks.milebench.scoring import answer_fault
 from lookm.errors import LookmError
 
@@ -31,6 +33,12 @@ class Example:
     sample_id: str
     prompt: Prompt
     tokens: int
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        """What is encoded before the question is read, the same for all questions of a context; else the sample."""
+        text = self.prompt.before_question
+        return (text, *self.prompt.images[: text.count(PLACEHOLDER)]) if self.prompt.question else (self.sample_id,)
 
 
 @dataclass(frozen=True)
@@ -57,15 +65,26 @@ class ModelView:
 
 
 def read_datasets(settings: Settings) -> list[Dataset]:
-    """Reads the datasets that a run selects, each with the samples that it selects.
+    """Reads the datasets that a run selects, each with the samples that it selects; says which it leaves out.
 
     Raises:
-        LookmError: as `read_dataset`.
+        LookmError: as `read_dataset`, or if no sample is left.
     """
-    return [
-        read_dataset(settings.benchmark, info, settings.limit, subset=settings.subset, seed=settings.seed)
-        for info in settings.datasets
-    ]
+    select = partial(read_dataset, subset=settings.subset, seed=settings.seed, asked_later=settings.asked_later)
+    datasets = [select(settings.benchmark, info, settings.limit) for info in settings.datasets]
+    left_out = {dataset.name: dataset.left_out for dataset in datasets if dataset.left_out}
+    if left_out:
+        samples = ", ".join(f"{count} of {name}" for name, count in left_out.items())
+        line = f"question={settings.question} leaves samples out whose question does not come last: {samples}"
+        if not any(dataset.samples for dataset in datasets):
+            raise LookmError(f"{line}, which are all; use question=seen")
+        _say_once(line)
+    return datasets
+
+
+@lru_cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def build_examples(dataset: Dataset, names: Sequence[str], reader: Reader) -> Iterator[Example | tuple[str, Exception]]:

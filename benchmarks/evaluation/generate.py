@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -73,7 +73,7 @@ def answer(
         rows = _sweep(backbone, some, encoded)
         if rows is not None:
             shared = len(rows) > 1
-            by_strategy += [_records(backbone, dataset, encoded.samples, row, root, shared=shared) for row in rows]
+            by_strategy += [_records(backbone, dataset, encoded, row, root, shared=shared) for row in rows]
         elif len(some) > 1:
             at_once = (len(some) + 1) // 2
         elif len(encoded.samples) > 1:
@@ -101,16 +101,15 @@ def _answer_halves(
 
 def _sweep(backbone: Backbone, strategies: Sequence[Strategy], encoded: Encoded) -> list[SweepRow] | None:
     """One sweep; None if memory ran out."""
+    asked: dict[str, Any] = {"questions": encoded.questions, "question_tokens": encoded.question_tokens}
+    limits: dict[str, Any] = {
+        "max_new_tokens": backbone.max_new_tokens,
+        "min_new_tokens": 1,
+        "pad_token_id": int(backbone.tokenizer.pad_token_id),
+        "eos_token_ids": _end_tokens(backbone),
+    }
     try:
-        return generate_sweep(
-            backbone.model,
-            encoded.inputs,
-            strategies,
-            max_new_tokens=backbone.max_new_tokens,
-            min_new_tokens=1,
-            pad_token_id=int(backbone.tokenizer.pad_token_id),
-            eos_token_ids=_end_tokens(backbone),
-        )
+        return generate_sweep(backbone.model, encoded.inputs, strategies, **asked, **limits)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -139,18 +138,20 @@ def _end_tokens(backbone: Backbone) -> frozenset[int]:
 
 
 def _records(
-    backbone: Backbone, dataset: Dataset, examples: Sequence[Example], row: SweepRow, root: Path, *, shared: bool
+    backbone: Backbone, dataset: Dataset, encoded: Encoded, row: SweepRow, root: Path, *, shared: bool
 ) -> list[SampleRecord]:
     """What one strategy answered; `shared` says that other strategies were computed in the same prefill."""
     longest = max(1, *map(len, row.tokens))
     padded = [[*tokens, *[int(backbone.tokenizer.pad_token_id)] * (longest - len(tokens))] for tokens in row.tokens]
     texts = backbone.answers(torch.tensor(padded))
     records = []
-    for number, (example, text) in enumerate(zip(examples, texts, strict=True)):
+    contexts = range(len(texts)) if encoded.questions is None else encoded.questions.contexts
+    for number, (example, text) in enumerate(zip(encoded.samples, texts, strict=True)):
         record = begin_record(dataset, example, root, error=None if row.finite[number] else NOT_FINITE)
         if record.answered:
             scores = dataset.scores(dataset.samples[example.sample_id], text)
-            record = replace(_with_report(record, row, number, shared=shared), answer=text, scores=scores)
+            record = _with_report(record, row, contexts[number], shared=shared)
+            record = replace(record, answer=text, answer_tokens=row.tokens[number], scores=scores)
         records.append(record)
     return records
 
@@ -162,7 +163,7 @@ def _with_report(record: SampleRecord, row: SweepRow, number: int, *, shared: bo
         "compress_ms": None if shared else report.compress_ms,
         "prefill_ms": None if shared else report.prefill_ms,
         "decode_ms_per_token": None if shared else report.decode_ms_per_token,
-        "batch": len(report.prompt_tokens),
+        "batch": len(row.tokens),
         "decode_rows": report.decode_rows,
     }
     return replace(
@@ -174,6 +175,5 @@ def _with_report(record: SampleRecord, row: SweepRow, number: int, *, shared: bo
         kept_bytes=sum(layer[number] for layer in report.kept_bytes),
         full_bytes=sum(layer[number] for layer in report.full_bytes),
         peak_bytes=report.peak_bytes[number],
-        answer_tokens=row.tokens[number],
         times=times,
     )

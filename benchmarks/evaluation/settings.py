@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from lookm.strategy import Strategy
 
 SEMANTICS = ("paper", "release")
+QUESTIONS = ("seen", "unseen", "many")
+MINI_QUESTIONS = 4
+"""Questions about each generated context under question=many, unless benchmark.questions says otherwise."""
 DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 # What says where and how fast a run is computed, but not what it answers.
 _IRRELEVANT = {
@@ -42,6 +45,7 @@ class Settings:
         model: name of the model's YAML; `model_config` holds its fields, `_target_` included.
         benchmark: the benchmark, its data not yet prepared; `benchmark_config` holds its fields.
         strategy: the strategy with α1, α2 and semantics; `strategy_config` holds its YAML's fields.
+        question: when a question is read: "seen" by the compression, "unseen", or "many" of each context, unseen.
         datasets: the selected datasets, in the benchmark's order.
         limit: only so many samples of each dataset; None takes all.
         subset: which ones: "first", or "random", drawn by `seed`, alike for all models and strategies.
@@ -59,6 +63,7 @@ class Settings:
     benchmark_config: dict[str, Any]
     strategy: Strategy
     strategy_config: dict[str, Any]
+    question: str
     datasets: tuple[DatasetInfo, ...]
     limit: int | None
     subset: str
@@ -81,7 +86,7 @@ class Settings:
         if self.compresses:
             parts += [budget_name(self.strategy)] if self.has_budget else []
             parts.append(self.strategy.semantics)
-        parts.append(DTYPES[self.dtype])
+        parts += [DTYPES[self.dtype]] if self.question == "seen" else [self.question, DTYPES[self.dtype]]
         if self.seed:
             parts.append(f"seed{self.seed}")
         if self.deviations:
@@ -119,7 +124,13 @@ class Settings:
             "strategy": strategy,
             "seed": self.seed,
             "dtype": self.dtype,
+            **({} if self.question == "seen" else {"question": self.question}),
         }
+
+    @property
+    def asked_later(self) -> bool:
+        """Whether contexts are compressed before their questions are read."""
+        return self.question != "seen"
 
 
 def budget_name(strategy: Strategy) -> str:
@@ -142,6 +153,9 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
     """
     check_values(config)
     groups = {group: _fields(config, group) for group in ("model", "benchmark", "strategy")}
+    deviations = _deviations(config, choices, groups)
+    if config.question == "many" and choices["benchmark"] == "mini":
+        groups["benchmark"].setdefault("questions", MINI_QUESTIONS)
     benchmark = construct(groups["benchmark"])
     datasets = select_datasets(benchmark, config.datasets, config.task)
     # Last what needs torch, whose import takes a second: wrong values above are refused without it.
@@ -160,6 +174,7 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
         benchmark_config=groups["benchmark"],
         strategy=strategy,
         strategy_config=groups["strategy"],
+        question=config.question,
         datasets=_without_missing(benchmark, datasets, config.datasets),
         limit=config.limit,
         subset=config.subset,
@@ -168,7 +183,7 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
         dtype=config.dtype if config.dtype != "auto" else ("float32" if device == "cpu" else "bfloat16"),
         results_dir=Path(str(config.results_dir)),
         overwrite=config.overwrite,
-        deviations=_deviations(config, choices, groups),
+        deviations=deviations,
         resolved=_resolved(config),
     )
 
@@ -188,6 +203,7 @@ def check_values(config: DictConfig) -> None:
     if config.budget is not None:
         split_budget(config.budget, config.alpha1, config.alpha2)
     _one_of("semantics", config.semantics, SEMANTICS)
+    _one_of("question", config.question, QUESTIONS)
     if config.limit is not None:
         _integer("limit", config.limit, at_least=1)
     if _one_of("subset", config.subset, SUBSETS) == "random" and config.limit is None:

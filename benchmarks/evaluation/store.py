@@ -169,7 +169,7 @@ class RunFolder:
             raise LookmError(f"{self.path} was written by another version of this program; {AFRESH}")
 
     def describe(self, **values: Any) -> None:
-        """Sets values of `run.json` and writes it; `data` and `results` gain keys, all else is replaced.
+        """Sets values of `run.json` and writes it; `data`, `results` and `left_out` gain keys, all else is replaced.
 
         Raises:
             LookmError: the folder cannot be written to, or another process holds the run.
@@ -177,7 +177,7 @@ class RunFolder:
         merged = {**self._about, "format": FORMAT}
         for name, value in values.items():
             old = merged.get(name)
-            if name in ("data", "results"):  # sorted: datasets are not always finished in the same order
+            if name in ("data", "results", "left_out"):  # sorted: datasets are not always finished in the same order
                 value = dict(sorted({**(old if isinstance(old, dict) else {}), **value}.items()))
             merged[name] = value
         with self.hold(), writing(self.path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Dataset:
         digests: their fingerprints; `data` is the annotation's.
         folder: the dataset's folder.
         combine_image: N where the samples' images are shown as N grids; None shows them one by one.
+        question_starts: where the question begins in each sample's context, if questions come after it.
+        left_out: how many of the samples were left out, because nothing is before their question.
     """
 
     info: DatasetInfo
@@ -38,6 +40,8 @@ class Dataset:
     data: str
     folder: Path
     combine_image: int | None = None
+    question_starts: Mapping[str, int] = field(default_factory=dict)
+    left_out: int = 0
 
     @property
     def name(self) -> str:
@@ -77,7 +81,7 @@ class Dataset:
         """The prompt of a selected sample, as MileBench's reader makes it for a model.
 
         Raises:
-            LookmError: not exactly one combined image.
+            LookmError: not exactly one combined image, or no room for anything before a question that comes later.
         """
         sample = self.samples[name]
         return build_prompt(
@@ -89,6 +93,7 @@ class Dataset:
             n_tokens_per_image=reader.n_tokens_per_image,
             image_dir=self.folder / "images",
             combine_image=self.combine_image,
+            question_start=self.question_starts.get(name),
         )
 
     def instruction(self, sample: Mapping[str, Any]) -> str:
@@ -97,7 +102,13 @@ class Dataset:
 
 
 def read_dataset(
-    benchmark: Benchmark, info: DatasetInfo, limit: int | None, *, subset: str = "first", seed: int = 0
+    benchmark: Benchmark,
+    info: DatasetInfo,
+    limit: int | None,
+    *,
+    subset: str = "first",
+    seed: int = 0,
+    asked_later: bool = False,
 ) -> Dataset:
     """Reads a dataset's annotation, of the benchmark's variant, and selects samples of it.
 
@@ -107,6 +118,7 @@ def read_dataset(
         limit: how many samples to take; None takes all.
         subset: which ones, "first" or "random"; `seed` draws the latter.
         seed: see `select_positions`.
+        asked_later: whether questions come after their context; samples of which nothing does are left out.
 
     Raises:
         LookmError: missing folder, broken JSON, or an annotation that is none.
@@ -118,11 +130,31 @@ def read_dataset(
     folder = benchmark.root / info.dataset
     positions = select_positions(len(data), limit=limit, subset=subset, seed=seed, dataset=info.dataset)
     samples = {str(data[position]["sample_id"]): data[position] for position in positions}
+    starts: dict[str, int] = {}
+    if asked_later:
+        found = {name: _question_start(info, sample) for name, sample in samples.items()}
+        starts = {name: start for name, start in found.items() if start is not None}
+        samples = {name: samples[name] for name in starts}
     digests = {
         name: sample_digest(sample, instructions[sample["task_instruction_id"]], folder / "images")
         for name, sample in samples.items()
     }
-    return Dataset(info, annotation, samples, digests, digest(annotation), folder, benchmark.combine_image)
+    return Dataset(
+        info,
+        annotation,
+        samples,
+        digests,
+        digest(annotation),
+        folder,
+        benchmark.combine_image,
+        question_starts=starts,
+        left_out=len(positions) - len(samples),
+    )
+
+
+def _question_start(info: DatasetInfo, sample: Mapping[str, Any]) -> int | None:
+    instance = sample["task_instance"]
+    return info.question_start(instance["context"], choices=bool(instance.get("choice_list")))
 
 
 def sample_digest(sample: Mapping[str, Any], instruction: str, image_dir: Path) -> str:

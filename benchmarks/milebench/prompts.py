@@ -44,6 +44,7 @@ class Prompt:
             some), `no_room` (the instruction alone fills the context), `surplus_placeholders:1` (of `context`).
         surplus_first: whether surplus placeholders are the first ones of `context`; for a combined image, whose
             placeholder is the first, they are the last ones.
+        question: the end of `context` that the question is, where it was asked for; else "".
     """
 
     context: str
@@ -52,6 +53,7 @@ class Prompt:
     dropped_tokens: int
     notes: tuple[str, ...] = ()
     surplus_first: bool = True
+    question: str = ""
 
     @property
     def text(self) -> str:
@@ -64,6 +66,11 @@ class Prompt:
             return PLACEHOLDER.join(["".join(pieces[: surplus + 1]), *pieces[surplus + 1 :]])
         kept = len(self.images)
         return PLACEHOLDER.join([*pieces[:kept], "".join(pieces[kept:])])
+
+    @property
+    def before_question(self) -> str:
+        """`text` without the question at its end."""
+        return self.text.removesuffix(self.question)
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ def build_prompt(
     n_tokens_per_image: int,
     image_dir: str | os.PathLike[str],
     combine_image: int | None = None,
+    question_start: int | None = None,
 ) -> Prompt:
     """Build the prompt of one sample as MileBench's reader does.
 
@@ -98,20 +106,21 @@ def build_prompt(
         n_tokens_per_image: tokens that one image takes.
         image_dir: the dataset's folder `images`; combined images lie in `combined_<N>_images` beside it.
         combine_image: N to use the sample's one combined image instead of its images.
+        question_start: where the question begins in the sample's context, to have it in `Prompt.question`.
 
     Returns:
         The prompt. A sample whose images and placeholders do not match still gives one, with a note.
 
     Raises:
-        LookmError: no such instruction, or not exactly one combined image.
+        LookmError: no such instruction, not exactly one combined image, or no room for anything before the question.
     """
     instance = sample["task_instance"]
     instruction = _instruction(sample, task_instruction)
     n_images = len(instance["images_path"])
 
     # 1. and 2. The question with its choices; images and tables become placeholders.
-    question = instance["context"] + _choice_list(instance, lettered=dataset != "GPR1200")
-    question = _with_placeholders(question, n_images, combined=bool(combine_image))
+    whole = instance["context"] + _choice_list(instance, lettered=dataset != "GPR1200")
+    question = _with_placeholders(whole, n_images, combined=bool(combine_image))
     images = _image_paths(sample, image_dir, combine_image)
 
     # 3. What the instruction leaves.
@@ -130,7 +139,23 @@ def build_prompt(
     dropped_tokens = sum(map(len, fragments)) - sum(map(len, walk.fragments))
     placeholders = len(fragments) - 1 + bool(combine_image)
     notes = _notes(placeholders, context.count(PLACEHOLDER), len(images), len(kept), room)
-    return Prompt(context, kept, len(images) - len(kept), dropped_tokens, notes, surplus_first=not combine_image)
+    asked = ""
+    if question_start is not None:
+        asked = _with_placeholders(whole[question_start:], n_images, combined=bool(combine_image))
+        asked = _at_the_end(
+            context, PLACEHOLDER.join(_text(tokenizer, _tokens(tokenizer, p)) for p in asked.split(PLACEHOLDER))
+        )
+    return Prompt(
+        context, kept, len(images) - len(kept), dropped_tokens, notes, surplus_first=not combine_image, question=asked
+    )
+
+
+def _at_the_end(context: str, question: str) -> str:
+    """The question as it ends the context: some tokenizers lose the white space that it begins with."""
+    for text in (question, question.lstrip()):
+        if context.endswith(text) and len(text) < len(context):
+            return text
+    raise LookmError("the context window has no room for what is before the question")
 
 
 def _walk(fragments: Sequence[list[int]], images: Sequence[str], room: int, image_tokens: int | None) -> _Walk:

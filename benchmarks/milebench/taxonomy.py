@@ -9,13 +9,29 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Union
 
-from benchmarks.benchmark import DatasetInfo
+from benchmarks.benchmark import BEHIND_IMAGES, LAST_SENTENCE, DatasetInfo
 from lookm.errors import LookmError
 
 
 def _rows(task: str, *names: str, samples: int = 200) -> tuple[DatasetInfo, ...]:
     rouge = {"Spot-the-Diff", "CLEVR-Change", "IEdit", "ALFRED"}
-    return tuple(DatasetInfo(name, task, "rouge_l" if name in rouge else "accuracy", samples, None) for name in names)
+    return tuple(
+        DatasetInfo(name, task, "rouge_l" if name in rouge else "accuracy", samples, None, _asks(name, task))
+        for name in names
+    )
+
+
+def _asks(name: str, task: str) -> tuple[str, ...]:
+    """Where the questions of a dataset begin, as `DatasetInfo.asks`.
+
+    Differences are described and instructions for robots written because the instruction says so, before any image: of
+    these four datasets no question can come later. Conversations and needles may go on in words behind the last image,
+    so there only a mark or the last sentence will do; elsewhere the question is what follows the images.
+    """
+    if task == "S-3" or name == "ALFRED":
+        return ()
+    marks = (r"\s*\bQuestion\s*:", r"\s*\bQ\s*:")
+    return (*marks, LAST_SENTENCE) if name == "MMCoQA" or task == "N-1" else (*marks, LAST_SENTENCE, BEHIND_IMAGES)
 
 
 DATASETS: tuple[DatasetInfo, ...] = (

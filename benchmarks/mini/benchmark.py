@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from benchmarks.benchmark import Benchmark, DatasetInfo
+from benchmarks.benchmark import LAST_SENTENCE, Benchmark, DatasetInfo
 from benchmarks.mini.sample import Place
 from benchmarks.mini.taxonomy import TASKS
 from benchmarks.mini.writer import MiniSettings, write_mini
+
+ASKS = (r"\s*\bQ\s*:", r"\s*Who has the same as\{", LAST_SENTENCE)
+"""Where the questions begin: after earlier ones of a conversation, with a picture of their own, or with a sentence."""
 
 
 def mini_benchmark(
@@ -19,6 +22,7 @@ def mini_benchmark(
     fewest_images: int = 8,
     most_images: int = 40,
     question: Place = "last",
+    questions: int = 1,
     label: str = "MileBench-mini",
 ) -> Benchmark:
     """The twelve generated datasets below `root`, in a folder of their own for each setting.
@@ -26,18 +30,21 @@ def mini_benchmark(
     Args:
         root: folder that holds one folder for each setting.
         seed: one of the evaluation's seeds, 0 … 999,999.
-        samples: samples per dataset.
+        samples: contexts per dataset.
         fewest_images, most_images: images per sample.
         question: where the question stands in its prompt, `last` or `first`.
+        questions: about each context, where it has so many; every one is a sample.
         label: what tables call it.
 
     Raises:
         LookmError: a setting that cannot be had.
     """
-    settings = MiniSettings(seed=seed, samples=samples, fewest=fewest_images, most=most_images, question=question)
+    settings = MiniSettings(seed, samples, fewest_images, most_images, question, questions)
     parent = Path(root)
+    asks = ASKS if question == "last" else ()
     datasets = tuple(
-        DatasetInfo(task.dataset, task.task, task.metric, samples=samples, chance=task.chance()) for task in TASKS
+        DatasetInfo(task.dataset, task.task, task.metric, samples * settings.asked(task), task.chance(), asks)
+        for task in TASKS
     )
 
     def prepare() -> None:

@@ -22,6 +22,7 @@ class MiniTask:
         answers: how many answers are equally likely for somebody who sees no picture; None for free text.
         fewest: images per sample, so many at least that they take 80 % of the prompt's tokens.
         question_type, metric: as in MileBench.
+        most_questions: how many different ones every context has an answer to.
     """
 
     task: str
@@ -32,6 +33,7 @@ class MiniTask:
     fewest: int
     question_type: QuestionType = "multi-choice"
     metric: Literal["accuracy", "rouge_l"] = "accuracy"
+    most_questions: int = 5
 
     def chance(self) -> float:
         """Expected score without looking at the pictures or facts, in [0, 1]: guessing, or the best constant."""
@@ -41,14 +43,15 @@ class MiniTask:
 TASKS: tuple[MiniTask, ...] = (
     MiniTask("T-1", "MiniActionSequence", "Watch the frames.", motion.action_sequence, 4, 11),
     MiniTask("T-2", "MiniObjectExistence", "Watch the frames.", objects.object_existence, 2, 9),
-    MiniTask("T-3", "MiniMovingDirection", "Watch the frames.", motion.moving_direction, 4, 10),
-    MiniTask("T-4", "MiniSceneTransition", "Watch the frames.", motion.scene_transition, 3, 12),
+    MiniTask("T-3", "MiniMovingDirection", "Watch the frames.", motion.moving_direction, 4, 10, most_questions=2),
+    MiniTask("T-4", "MiniSceneTransition", "Watch the frames.", motion.scene_transition, 3, 12, most_questions=1),
     MiniTask("S-1", "MiniWebQA", "Use words and images.", lookup.fact_and_picture, 4, 14),
     MiniTask("S-2", "MiniSlideVQA", "Read the slides.", lookup.slides, 4, 11),
     MiniTask(
         *("S-3", "MiniSpot-the-Diff", "Compare the images.", objects.spot_the_difference, None, 8),
         question_type="open-ended",
         metric="rouge_l",
+        most_questions=1,
     ),
     MiniTask(
         *("S-4", "MiniMMCoQA", "Talk about the images.", lookup.conversation, len(THINGS), 11),
@@ -58,10 +61,12 @@ TASKS: tuple[MiniTask, ...] = (
     MiniTask(
         *("N-1", "MiniTextNeedleInAHaystack", "Find the fact.", needles.text_needle, 10, 12),
         question_type="open-ended",
+        most_questions=2,
     ),
     MiniTask(
         *("N-2", "MiniImageNeedleInAHaystack", "Find the number.", needles.image_needle, 10, 8),
         question_type="open-ended",
+        most_questions=2,
     ),
     MiniTask("I-1", "MiniGPR1200", "Find the match.", lookup.matching_image, 4, 12),
 )

@@ -26,6 +26,7 @@ VERSION = 1  # a change of the data that the same settings give needs another on
 MANIFEST = "manifest.json"
 MOST_SAMPLES = 10_000
 """Of a dataset: with twelve datasets some two million images. MileBench's largest dataset has 600 samples."""
+MOST_QUESTIONS = 5
 _USUAL_SPREAD = 5  # most samples have a task's fewest images and up to so many more
 _LONG_EVERY = 8  # every so many samples has any number of images up to the most
 
@@ -39,6 +40,7 @@ class MiniSettings:
         samples: samples per dataset.
         fewest, most: images per sample; tasks with long questions start with more than `fewest`.
         question: where the question stands in its prompt; a list of choices is always last.
+        questions: about each context, where it has so many.
 
     Raises:
         LookmError: a size that cannot be had.
@@ -49,10 +51,11 @@ class MiniSettings:
     fewest: int = 8
     most: int = 40
     question: Place = "last"
+    questions: int = 1
 
     def __post_init__(self) -> None:
         evaluation_rng(self.seed, 0, 0)
-        for name in ("samples", "fewest", "most"):
+        for name in ("samples", "fewest", "most", "questions"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise LookmError(f"{name} is {value!r}; give a whole number")
@@ -63,6 +66,8 @@ class MiniSettings:
             raise LookmError(f"most is {self.most} images; give a number from {needed} to {len(NAMES)}")
         if self.question not in PLACES:
             raise LookmError(f"question is {self.question!r}; it stands {' or '.join(PLACES)}")
+        if not 1 <= self.questions <= MOST_QUESTIONS:
+            raise LookmError(f"questions is {self.questions}; give 1 to {MOST_QUESTIONS} for each context")
         if not 1 <= self.fewest <= self.most:
             raise LookmError(f"fewest is {self.fewest} images; give a number from 1 to most ({self.most})")
 
@@ -70,23 +75,29 @@ class MiniSettings:
     def folder(self) -> str:
         """Name of the data's folder."""
         name = f"v{VERSION}-seed{self.seed}-{self.samples}x{self.fewest}-{self.most}"
-        return name if self.question == "last" else f"{name}-{self.question}"
+        name = name if self.question == "last" else f"{name}-{self.question}"
+        return name if self.questions == 1 else f"{name}-ask{self.questions}"
+
+    def asked(self, task: MiniTask) -> int:
+        """Questions about each context of a task, no more than there are different ones."""
+        return min(self.questions, task.most_questions)
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """The fields as the manifest has them; the usual place of a question is not mentioned."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("question", "last")}
+        """The fields as the manifest has them; that one question stands last is not mentioned."""
+        usual = (("question", "last"), ("questions", 1))
+        return {name: value for name, value in asdict(self).items() if (name, value) not in usual}
 
 
 def evaluation_sample(task: MiniTask, settings: MiniSettings, case: int) -> Sample:
-    """Sample number `case` of a dataset, with one question."""
+    """Context number `case` of a dataset, with its questions."""
     rng = evaluation_rng(settings.seed, TASKS.index(task), case)
     fewest = max(task.fewest, settings.fewest)
     if case % _LONG_EVERY == _LONG_EVERY - 1:
         images = int(rng.integers(fewest, settings.most + 1))
     else:
         images = int(rng.integers(fewest, min(fewest + _USUAL_SPREAD, settings.most) + 1))
-    return task.make(Request(rng, digit_pool("eval"), images=images, case=case))
+    return task.make(Request(rng, digit_pool("eval"), images=images, questions=settings.asked(task), case=case))
 
 
 def write_mini(parent: Path, settings: MiniSettings) -> Path:
@@ -148,11 +159,13 @@ def write_dataset(folder: Path, task: MiniTask, settings: MiniSettings) -> str:
     data = []
     for case in range(settings.samples):
         sample = evaluation_sample(task, settings, case)
-        entry = annotation_entry(sample, case, settings.question)
-        pictures = sample.shown(sample.questions[0], settings.question)
-        for path, picture in zip(entry["task_instance"]["images_path"], pictures, strict=True):
-            Image.fromarray(picture).save(folder / "images" / path, compress_level=1)
-        data.append(entry)
+        for number, question in enumerate(sample.questions):
+            entry = annotation_entry(sample, case * settings.asked(task) + number, settings.question, number)
+            pictures = sample.shown(question, settings.question)
+            for path, picture in zip(entry["task_instance"]["images_path"], pictures, strict=True):
+                if not (folder / "images" / path).exists():  # a context's questions share its pictures
+                    Image.fromarray(picture).save(folder / "images" / path, compress_level=1)
+            data.append(entry)
     meta = {
         "dataset": task.dataset,
         "split": "test",
@@ -165,13 +178,17 @@ def write_dataset(folder: Path, task: MiniTask, settings: MiniSettings) -> str:
     return sha256(content)
 
 
-def annotation_entry(sample: Sample, sample_id: int, place: Place = "last") -> dict[str, Any]:
-    """MileBench's JSON of a sample's first question."""
-    question = sample.questions[0]
-    images = len(sample.pictures) + len(question.pictures)
+def annotation_entry(sample: Sample, sample_id: int, place: Place = "last", number: int = 0) -> dict[str, Any]:
+    """MileBench's JSON of question `number` of a sample; the files of its pictures are named by the first question."""
+    question, first = sample.questions[number], sample_id - number
+    own, shared = len(question.pictures), len(sample.pictures)
+    images = own + shared
+    names = [f"{sample_id}_{n}.png" for n in range(1, images + 1)]
+    context = slice(0, shared) if place == "last" else slice(own, None)
+    names[context] = [f"{first}_{n}.png" for n in range(1, images + 1)][context]
     instance: dict[str, Any] = {
         "context": numbered(sample.prompt(question, place, with_choices=False), count(1)),
-        "images_path": [f"{sample_id}_{number}.png" for number in range(1, images + 1)],
+        "images_path": names,
     }
     if question.choices:
         instance["choice_list"] = list(question.choices)

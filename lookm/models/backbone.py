@@ -11,6 +11,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from lookm.errors import LookmError
 from lookm.prompt import image_token_ids
+from lookm.questions import Questions, common_tokens
 
 IMAGE_HERE = "<ImageHere>"
 
@@ -171,17 +172,55 @@ class Backbone:
                     f"prompt {row} has {prompt.count(IMAGE_HERE)} times {IMAGE_HERE} and {len(pictures)} images; "
                     "give one image for each"
                 )
+        encoded, counts = self._encoded(images)
+        rows = [self.prompt_tokens(prompt, of_row) for prompt, of_row in zip(prompts, counts, strict=True)]
+        return self.batch(rows, encoded)
+
+    def _encoded(self, images: Sequence[Sequence[Image.Image]]) -> tuple[EncodedImages, list[list[int]]]:
+        """The images of all prompts, and for each prompt the tokens of each of its images."""
         flat = [image.convert("RGB") for row in images for image in row]
         encoded = self.encode_images(flat) if flat else EncodedImages({}, ())
         counts = iter(encoded.n_tokens)
-        rows = [
-            self.prompt_tokens(prompt, list(islice(counts, len(row))))
-            for prompt, row in zip(prompts, images, strict=True)
-        ]
+        return encoded, [list(islice(counts, len(row))) for row in images]
+
+    def batch(self, rows: list[list[int]], encoded: EncodedImages) -> dict[str, torch.Tensor]:
+        """Rows of token ids and their images as the model's inputs, on its device."""
         batch = self._padded(rows)
         for name, tensor in encoded.tensors.items():
             batch[name] = tensor.to(self.model.dtype) if tensor.is_floating_point() else tensor
         return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+
+    def inputs_before_questions(
+        self, contexts: Sequence[str], images: Sequence[Sequence[Image.Image]], prompts: Sequence[tuple[int, str]]
+    ) -> tuple[dict[str, torch.Tensor], Questions]:
+        """Inputs of contexts alone, and the questions that follow them, token by token as in the whole prompts.
+
+        Args:
+            contexts: B beginnings of prompts, with one `<ImageHere>` for each image.
+            images: for each context its images.
+            prompts: N whole prompts, each with the row of its context; no images follow.
+
+        Returns:
+            Inputs as of `inputs`, and N questions, the end of the conversation template in each.
+        """
+        encoded, counts = self._encoded(images)
+        rows, questions = [], [[0]] * len(prompts)
+        for row, (context, of_row) in enumerate(zip(contexts, counts, strict=True)):
+            alone = self.prompt_tokens(context, of_row)
+            whole = {n: self.prompt_tokens(prompt, of_row) for n, (of, prompt) in enumerate(prompts) if of == row}
+            length = min(common_tokens(alone, ids) for ids in whole.values())  # no token of a question is in it
+            rows.append(alone[:length])
+            for n, ids in whole.items():
+                questions[n] = ids[length:]
+        pad, device = int(self.tokenizer.pad_token_id), self.model.device
+        return self.batch(rows, encoded), Questions.padded(questions, [row for row, _ in prompts], pad, device)
+
+    def question_tokens(self, context: str, prompt: str, images: Sequence[Image.Image]) -> int:
+        """How many of a prompt's last tokens come after its context; images may be among them."""
+        _, (counts,) = self._encoded([images])
+        alone = self.prompt_tokens(context, counts[: context.count(IMAGE_HERE)])
+        whole = self.prompt_tokens(prompt, counts)
+        return len(whole) - common_tokens(alone, whole)
 
     def _padded(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask` (B, L) of rows of token ids, padded on the left."""

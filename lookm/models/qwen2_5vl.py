@@ -6,7 +6,6 @@ than `max_image_tokens`, which is what a benchmark counts for each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +40,9 @@ class QwenBackbone(Backbone):
             raise LookmError(f"an image of {size[0]} × {size[1]} pixels becomes {max(counts)} tokens; it is too long")
         return EncodedImages({"pixel_values": encoded["pixel_values"], "image_grid_thw": grids}, tuple(counts))
 
-    def inputs(self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> dict[str, torch.Tensor]:
-        """As `Backbone.inputs`, with `mm_token_type_ids` (B, L): 1 where an image token is, else 0."""
-        batch = super().inputs(prompts, images)
+    def batch(self, rows: list[list[int]], encoded: EncodedImages) -> dict[str, torch.Tensor]:
+        """As `Backbone.batch`, with `mm_token_type_ids` (B, L): 1 where an image token is, else 0."""
+        batch = super().batch(rows, encoded)
         if "image_grid_thw" in batch:
             batch["mm_token_type_ids"] = (batch["input_ids"] == self.model.config.image_token_id).int()
         return batch

@@ -143,7 +143,7 @@ class StoredRows(Stored):
         self.rows = list(rows)
         self.prompt_bytes = tuple(row.allocated_bytes() for row in rows)
         self._new: Dense | None = None
-        self._prompt_length = stacked([row.states() for row in rows]).keys.shape[-2]
+        self._lengths = [row.states().keys.shape[-2] for row in rows]
 
     def states(self) -> States:
         prompt = stacked([row.states() for row in self.rows])
@@ -159,7 +159,7 @@ class StoredRows(Stored):
         self._new.append(keys, values)
 
     def select(self, rows: Tensor) -> None:
-        self.rows = [self.rows[row] for row in rows.tolist()]
+        self.rows, self._lengths = [self.rows[i] for i in rows.tolist()], [self._lengths[i] for i in rows.tolist()]
         if self._new is not None:
             self._new.select(rows)
 
@@ -173,7 +173,7 @@ class StoredRows(Stored):
 
     @property
     def length(self) -> int:
-        return self._prompt_length + (0 if self._new is None else self._new.length)
+        return max(self._lengths) + (0 if self._new is None else self._new.length)
 
     def tensors(self) -> list[Tensor]:
         new = [] if self._new is None else self._new.tensors()

@@ -14,7 +14,7 @@ from tests.lookm.models import IMAGE, TEXT, built, left_padded, llama, prompt
 from tests.lookm.rounding import assert_close, pass_error
 
 MODELS = ["llama", "grouped", "llava", "qwen2_5_vl"]
-STRATEGIES = ["full", "h2o", "tp_pmerge", "pyramidkv", "madakv"]
+STRATEGIES = ["full", "h2o", "tp_pmerge", "pyramidkv", "madakv", "adakv"]
 
 
 def batch_of(name: str) -> dict[str, Tensor]:
