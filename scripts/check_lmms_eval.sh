@@ -33,8 +33,8 @@ lookm lmms-tasks mini --root data/mini --output tasks >/dev/null
 evaluate() {  # evaluate FOLDER MODEL_ARGS ARGUMENTS…
     local folder=$1 arguments=$2
     shift 2
-    lmms-eval --model lookm --model_args "$arguments" --device cpu --log_samples --output_path "$folder" "$@" >log.txt 2>&1 ||
-        { tail -30 log.txt; fail "lmms-eval $arguments $*"; }
+    lmms-eval --model lookm --model_args "$arguments" --device cpu --log_samples --output_path "$folder" "$@" >log.txt 2>&1 || true
+    [ -n "$(find "$folder" -name '*_results.json' 2>/dev/null)" ] || { tail -30 log.txt; fail "lmms-eval $arguments $*"; }  # its exit status is 0
 }
 
 say "MileBench-mini, six samples of each dataset, under two strategies"

@@ -113,16 +113,16 @@ def until(text: str, options: Mapping[str, Any]) -> str:
 
 def likelihoods(
     backbone: Backbone, strategy: Strategy, question: Question, continuations: Sequence[str]
-) -> list[tuple[float, bool]]:
+) -> tuple[list[tuple[float, bool]], Report]:
     """How likely continuations are after a question whose cache was compressed; the question is encoded once.
 
     Returns:
         For each continuation its mean negative log-likelihood a token (lmms-eval takes the smallest), and whether
-        greedy decoding would give it.
+        greedy decoding would give it; and the question's report.
     """
     inputs = backbone.inputs([question.text], [question.images])
     results = []
-    with look_once(backbone.model, strategy), torch.inference_mode():
+    with look_once(backbone.model, strategy) as session, torch.inference_mode():
         prompt = backbone.model(**inputs, use_cache=True)
         for continuation in continuations:
             ids = torch.tensor(backbone.encode(continuation), dtype=torch.long, device=backbone.model.device)
@@ -132,7 +132,7 @@ def likelihoods(
             logits = _logits_after(backbone, prompt, ids)
             losses = torch.nn.functional.cross_entropy(logits.float(), ids, reduction="none")
             results.append((float(losses.mean()), bool((logits.argmax(-1) == ids).all())))
-    return results
+        return results, session.report()
 
 
 def _logits_after(backbone: Backbone, prompt: Any, ids: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -143,27 +143,24 @@ class LookM(lmms):
         _log(asked, [said[-1] for said in results], time.perf_counter() - begun)
         return [_result([answer.text for answer in said], said) for said in results]
 
-    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Mean negative log-likelihood a token (lmms-eval takes the smallest), and whether it is the greedy answer.
 
         Neighbouring requests of the same question, as the choices of a task are, encode it once.
         """
-        results: list[tuple[float, bool]] = []
-        previous: Any = None
-        waiting: list[str] = []
-        question: Question | None = None
-        for request in tqdm(requests, disable=self.rank != 0, desc="Loglikelihood"):
-            context, target, *rest = request.args
+        results: list[GenerationResult] = []
+        bar = tqdm(total=len(requests), disable=self.rank != 0, desc="Loglikelihood")
+        for (context, *rest), same in groupby(requests, key=lambda request: (request.args[0], *request.args[2:])):
             doc = self.task_dict[rest[2]][rest[3]][rest[1]] if rest else None
-            key = (context, *rest[1:])
-            if key != previous:
-                if question is not None:
-                    results += likelihoods(self.backbone, self.strategy, question, waiting)
-                question = self._question(_visual_messages(context, rest[0](doc) if rest else []))
-                previous, waiting = key, []
-            waiting.append(target if isinstance(target, str) else str(target(doc)))
-        if question is not None:
-            results += likelihoods(self.backbone, self.strategy, question, waiting)
+            question = self._question(_visual_messages(context, rest[0](doc) if rest else []))
+            targets = [request.args[1] for request in same]
+            texts = [target if isinstance(target, str) else str(target(doc)) for target in targets]
+            pairs, report = likelihoods(self.backbone, self.strategy, question, texts)
+            kept, full = (sum(layer[0] for layer in table) for table in (report.kept_bytes, report.full_bytes))
+            counts = CacheCounts(input_tokens=report.prompt_tokens[0], kept_bytes=kept, full_bytes=full)
+            # A plain pair would be made a text: lmms-eval 0.7.3 unwraps what every kind of request returns.
+            results += [GenerationResult(pair, counts) for pair in pairs]
+            bar.update(len(pairs))
         return results
 
     def _read(self, place: int, instance: Instance) -> _Request:

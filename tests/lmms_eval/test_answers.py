@@ -78,7 +78,7 @@ def test_the_next_question_is_asked_for_when_the_last_is_answered(tiny: Backbone
 @pytest.mark.parametrize("strategy", ["full", "tp_pmerge", "adakv"])
 def test_likelihoods_are_those_of_the_tokens_one_by_one(tiny: Backbone, strategy: str) -> None:
     choices = [" the badge of ada 7", " the badge of ada 1", " a square", ""]
-    found = likelihoods(tiny, load_strategy(strategy), QUESTIONS[0], choices)
+    found, report = likelihoods(tiny, load_strategy(strategy), QUESTIONS[0], choices)
     model = tiny.model
     for choice, (loss, greedy) in zip(choices, found, strict=True):
         ids = tiny.encode(choice)
@@ -93,6 +93,7 @@ def test_likelihoods_are_those_of_the_tokens_one_by_one(tiny: Backbone, strategy
         assert loss == pytest.approx(sum(plain) / max(1, len(plain)), rel=1e-4, abs=1e-6)
         assert greedy == all(best)
     assert min(found[:3]) == found[0]
+    assert (report.byte_budget == 1) == (strategy == "full")
     assert found[0][1]
 
 

@@ -119,7 +119,8 @@ def test_choices_of_one_question_encode_it_once(module: Any, monkeypatch: pytest
     requests.append(SimpleNamespace(args=(trial.text(DOC) + " Now.", lambda doc: doc["answer"], *rest)))
     results = simple.loglikelihood(requests)
     assert calls == [[" a square", f" {DOC['answer']}"], [DOC["answer"]]]
-    assert results[1] < results[0]
+    assert results[1].text < results[0].text
+    assert all(0 < result.token_counts.kept_bytes < result.token_counts.full_bytes for result in results)
 
 
 @pytest.mark.parametrize(
