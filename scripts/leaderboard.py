@@ -1,11 +1,13 @@
-"""Every strategy on one model and benchmark, from one prefill of each prompt, best mean first.
+"""Every strategy on one model and benchmark, from one prefill of each prompt, best mean first; or any runs as a page.
 
     python -m scripts.leaderboard                                    # tiny model, MileBench-mini
     python -m scripts.leaderboard model=llava7b task=NH limit=20
-    python -m scripts.leaderboard --output results/mini/leaderboard.txt
+    python -m scripts.leaderboard --output results/mini/leaderboard.txt --page leaderboard.html
+    python -m scripts.leaderboard results/runs                       # computes nothing: all these runs on one page
 
-Runs what is missing of `run.py -m strategy=…` and reads the run folders. The columns are the mean over all tasks, some
-tasks, the bytes that were really kept over the full cache's, and the share of answers unlike the full cache's.
+Runs what is missing of `run.py -m strategy=…` and reads the run folders. The table has the mean over all tasks, some
+tasks, the bytes that were really kept over the full cache's, and the share of answers unlike the full cache's. The page
+has every method, budget and task, seen and unseen questions, times and intervals, and can be sorted; it loads nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from pathlib import Path
 
 from benchmarks.composition import compose_jobs
 from benchmarks.evaluation.results import summary_of
+from benchmarks.evaluation.store import RunFolder, find_runs
 from benchmarks.evaluation.summary import Summary
 from benchmarks.files import write_text
 from benchmarks.guard import Status, guarded
 from benchmarks.tables.frame import budget_text
 from benchmarks.tables.table import Row, Table, as_text, percent
+from lookm.errors import LookmError
 from lookm.registry import ready_strategies
 
 from . import run
@@ -35,15 +39,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default="N-1,N-2,S-4,T-1", help="shown besides the mean (default: N-1,N-2,S-4,T-1)")
     parser.add_argument("--output", type=Path, help="also write the table to this file")
-    parser.add_argument("overrides", nargs="*", help="as for run.py, such as limit=5 or alpha1=0.05")
+    parser.add_argument("--page", type=Path, help="write an HTML page (default with run folders: leaderboard.html)")
+    what = "as for run.py, such as limit=5 or alpha1=0.05; or run folders, which are only read"
+    parser.add_argument("what", nargs="*", metavar="KEY=VALUE | RUNS", help=what)
     options = parser.parse_args(argv)
-    status, summaries = run_strategies(ready_strategies(), options.overrides, quiet=True)
+    overrides = [word for word in options.what if "=" in word or word.startswith(("+", "~"))]
+    folders = [Path(word) for word in options.what if word not in overrides]
+    if folders:
+        if overrides or options.output:
+            raise LookmError("run folders are only read, into a page: leave out --output and overrides, or the folders")
+        write_page(find_runs(folders), options.page or Path("leaderboard.html"))
+        return Status.DONE
+    status, summaries = run_strategies(ready_strategies(), overrides, quiet=True)
     if summaries:
         text = as_text(leaderboard(summaries, options.tasks.split(",")))
         print(text)
         if options.output:
             write_text(options.output, f"{text}\n")
+        if options.page:
+            write_page([RunFolder(summary.settings.folder) for summary in summaries], options.page)
     return status
+
+
+def write_page(runs: Sequence[RunFolder], page: Path) -> None:
+    """Write the page of some runs.
+
+    Raises:
+        LookmError: no run has a sample, or the page cannot be written.
+    """
+    from benchmarks.report.groups import gather
+    from benchmarks.report.leaderboard import boards, render
+
+    if page.is_dir():
+        raise LookmError(f"--page {page} is a folder; name a file, such as {page}/leaderboard.html")
+    html = render(boards(gather(runs), page.resolve()))
+    try:
+        write_text(page, html)
+    except OSError as error:
+        raise LookmError(f"{page} cannot be written ({error.strerror}); choose another --page") from None
+    print(f"written: {page} ({len(html.encode()) / 1024:.0f} KiB)")
 
 
 def run_strategies(names: Sequence[str], overrides: Sequence[str], *, quiet: bool = False) -> tuple[int, list[Summary]]:
@@ -70,7 +104,7 @@ def run_strategies(names: Sequence[str], overrides: Sequence[str], *, quiet: boo
 def leaderboard(summaries: Sequence[Summary], tasks: Sequence[str]) -> Table:
     """A line a strategy, best mean first, chance where it belongs."""
     first = summaries[0]
-    full = next((item.mean.kept_bytes for item in summaries if not item.settings.compresses), None)
+    full = next((item.mean.kept_bytes for item in summaries if item.settings.strategy.name == "full"), None)
     lines = []
     for item in summaries:
         scores = {row.task: row.scores.get("official") for row in (*item.rows, item.mean)}

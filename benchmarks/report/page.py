@@ -24,6 +24,8 @@ from benchmarks.tables.table import percent
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from lookm.models.backbone import Backbone
 
 NOT_ASKED = "--heat no leaves it out"
@@ -83,9 +85,28 @@ def _model(group: Group, heat: str) -> Backbone | str:
 
 def render(parts: Sequence[Part]) -> str:
     """The page's HTML. All that models, data and runs say is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
+
+    contents = [_fill(part) for part in parts]
+    data = {
+        "charts": {chart["id"]: chart["chart"].views for part in contents for chart in part["charts"].values()},
+        "tables": {table["id"]: table["table"].differences for part in contents for table in part["tables"]},
+        "samples": {sample["id"]: sample["view"].data for part in contents for sample in part["samples"]},
+    }
+    return template("report").render(
+        parts=contents,
+        protocols=PROTOCOLS,
+        plotly=Markup(get_plotlyjs()),
+        data=Markup(script_json(data)),
+        **made(),
+    )
+
+
+def template(name: str) -> Template:
+    """A page's template, with the style that all pages share and its own script in it; what is filled in is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("benchmarks.report"),
@@ -100,22 +121,15 @@ def render(parts: Sequence[Part]) -> str:
         "colour": lambda strategy: style_of(strategy).colour,
     }
     folder = files("benchmarks.report").joinpath("templates")
-    contents = [_fill(part) for part in parts]
-    data = {
-        "charts": {chart["id"]: chart["chart"].views for part in contents for chart in part["charts"].values()},
-        "tables": {table["id"]: table["table"].differences for part in contents for table in part["tables"]},
-        "samples": {sample["id"]: sample["view"].data for part in contents for sample in part["samples"]},
-    }
-    return environment.get_template("report.html.j2").render(
-        parts=contents,
-        protocols=PROTOCOLS,
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        commit=(git_state()["commit"] or "unknown")[:10],
-        style=Markup(folder.joinpath("report.css").read_text(encoding="utf-8")),
-        script=Markup(folder.joinpath("report.js").read_text(encoding="utf-8")),
-        plotly=Markup(get_plotlyjs()),
-        data=Markup(script_json(data)),
-    )
+    for place, file in (("style", "report.css"), ("script", f"{name}.js")):
+        environment.globals[place] = Markup(folder.joinpath(file).read_text(encoding="utf-8"))
+    return environment.get_template(f"{name}.html.j2")
+
+
+def made() -> dict[str, str]:
+    """When a page is made, and by which commit."""
+    commit = (git_state()["commit"] or "unknown")[:10]
+    return {"made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "commit": commit}
 
 
 def script_json(value: Any) -> str:
