@@ -1,5 +1,6 @@
 """A block of `look_once`: which caches it hands to forward passes, and how the model's modules lead there."""
 
+import os
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -140,6 +141,38 @@ class Session:
         cache.record.begin_pass(new, cache.prompt.is_image.device)
         return cache
 
+    def save_cache(self, path: str | os.PathLike[str], cache: LookOnceCache | None = None) -> None:
+        """Write a compressed cache to a safetensors file, to go on from it with `load_cache` in another process.
+
+        Args:
+            path: of the file; an older one is replaced when the new one is whole.
+            cache: which one; None: that of the last prompt or turn, if somebody still holds it.
+
+        Raises:
+            LookmError: if there is no such cache any more, or it cannot be written.
+        """
+        from lookm.saving import write_cache
+
+        if cache is None and self._cache is not None:
+            cache = self._cache()
+        if cache is None:
+            raise LookmError("the last prompt's cache is gone; keep it: cache = model(**inputs).past_key_values")
+        write_cache(cache, path, self._model)
+
+    def load_cache(self, path: str | os.PathLike[str]) -> LookOnceCache:
+        """Read a cache that `save_cache` wrote for this model; it goes on with the strategy that made it.
+
+        Raises:
+            LookmError: for a file that is none, or a cache of another model.
+
+        Example:
+            >>> cache = session.load_cache("report.cache")
+            >>> model.generate(input_ids=context_and_question, past_key_values=cache)
+        """
+        from lookm.saving import read_cache
+
+        return self.resume(read_cache(path, self._model))
+
     def resume(self, cache: LookOnceCache) -> LookOnceCache:
         """Tell the model that the next turn goes on from this cache; it counts positions from the prompt it saw last.
 
@@ -162,8 +195,9 @@ class Session:
 
     def _go_back_to(self, record: PromptRecord) -> None:
         """Report on the prompt that is being answered, not on one that was encoded aside (classifier-free guidance)."""
-        if self._record is not None and self._record is not record and not record.aside:
-            self._record.aside = True
+        if self._record is not record and not record.aside:
+            if self._record is not None:
+                self._record.aside = True
             self._record = record
 
     @eagerly
