@@ -11,7 +11,10 @@ SAYS = {
     "01_look_once.ipynb": ["the badge of ada 7", "nominal 20.0%", "image/png"],
     "02_reproduce_tables.ipynb": ["tp_pmerge", "MileBench-mini", "realised_budget", "report.html"],
     "03_your_own_strategy.ipynb": ["torch.Size([1, 4, 120, 64])", "evenly (paper", "its definition promises"],
+    "05_our_method.ipynb": ["kept by the strategy", "the badge of", "best other", "image/png"],
 }
+SHOWN = {"05_our_method.ipynb"}
+"""Notebooks whose outputs are part of what they tell, and are committed."""
 
 
 def execute(path: Path, folder: Path) -> Any:
@@ -37,7 +40,7 @@ def test_notebook_runs_and_says(name: str, tmp_path: Path) -> None:
         assert text in told, f"{text!r} is not in the outputs"
 
 
-@pytest.mark.parametrize("name", SAYS)
+@pytest.mark.parametrize("name", sorted(SAYS.keys() - SHOWN))
 def test_notebook_is_committed_without_outputs(name: str) -> None:
     notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
     assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
