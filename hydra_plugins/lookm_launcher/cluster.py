@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +19,8 @@ from hydra.core.utils import JobReturn, setup_globals
 
 Job = tuple[int, list[str]]
 """Its number and its overrides."""
+
+_PATIENCE = 60.0  # seconds that the first task waits for the others to leave
 
 
 def _launched(launch: Callable[[list[list[Job]]], list[list[JobReturn]]], launcher: Any, jobs: list[Job]) -> list[Any]:
@@ -108,12 +112,14 @@ else:
             """In one task of the cluster's job."""
             _name_rank()
             run = super().__call__
-            return _run_group(
+            done = _run_group(
                 self,
                 [tuple(json.loads(line)) for line in lines],
                 singleton_state,
                 lambda job: run(job[1], job_dir_key, job[0], f"job_id_for_{job[0]}", singleton_state),
             )
+            _leave_together()
+            return done
 
     class GroupedLocal(_Grouped, LocalLauncher):
         """Processes on this machine."""
@@ -133,4 +139,20 @@ def _name_rank() -> None:
             "RANK": str(task.global_rank),
             "WORLD_SIZE": str(task.num_tasks),
             "LOCAL_WORLD_SIZE": str(task.num_tasks // task.num_nodes),
+            "MASTER_ADDR": "127.0.0.1",  # they are on one node
+            "MASTER_PORT": str(20_000 + zlib.crc32(task.job_id.encode()) % 10_000),
         }
+
+
+def _leave_together() -> None:
+    """The first task keeps the store that all talk through, so that it must be the last one to end."""
+    from benchmarks.evaluation.ranks import current_ranks
+
+    ranks = current_ranks()
+    if ranks.store is None:
+        return
+    left = ranks.store.add("left", 1)
+    until = time.monotonic() + _PATIENCE
+    while ranks.rank == 0 and left < ranks.size and time.monotonic() < until:
+        time.sleep(0.05)
+        left = ranks.store.add("left", 0)

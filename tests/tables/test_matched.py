@@ -21,7 +21,7 @@ from benchmarks.tables.paper import measured_by_others
 from benchmarks.tables.pareto import draw_pareto, method_points, pareto_caption, pareto_front, spread
 from benchmarks.tables.table import as_csv, as_text, text_of
 from lookm.errors import LookmError
-from lookm.registry import strategy_names
+from lookm.registry import ready_strategies
 from scripts import figures, tables
 from tests.tables.run_folders import Folders, right
 
@@ -133,12 +133,12 @@ def test_the_commands_print_and_draw_and_refuse_in_one_line(
     assert figures.main(["pareto", "--x", "nominal", *place]) == 2
 
 
-def test_the_experiment_holds_every_strategy_at_every_budget() -> None:
+def test_the_experiment_holds_every_strategy_that_needs_no_file_at_every_budget() -> None:
     jobs = compose_jobs(["+experiment=matched"])
     budgets = {one.strategy.budget for one in jobs}
     assert budgets == {0.2, 0.1, 0.05, 0.02}
     assert {(one.strategy.name, one.strategy.budget) for one in jobs} == {
-        (name, budget) for name in strategy_names() for budget in budgets
+        (name, budget) for name in ready_strategies() for budget in budgets
     }
 
 
