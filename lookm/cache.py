@@ -13,6 +13,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lookm.compression import compress_many
 from lookm.errors import LookmError
+from lookm.held import Held
 from lookm.layer import Layer
 from lookm.prompt import Prompt
 from lookm.prompt_cache import DecodeAttention, PromptCache
@@ -83,6 +84,9 @@ class CompressedLayer(DynamicLayer):
         if self.stored is None:
             self.lazy_initialization(key_states, value_states)
             self._full = key_states, value_states
+            return key_states, value_states
+        if isinstance(self.stored, Held):
+            self.stored.append(key_states, value_states, padding)
             return key_states, value_states
         self.stored.append(key_states, value_states)
         self._note_padding(padding, key_states)
@@ -288,7 +292,10 @@ class LookOnceCache(PromptCache):
         scaling: float | None,
         attention: DecodeAttention | None = None,
     ) -> Tensor:
-        mask = self._compressed_layer(layer_index).decode_mask(query)
+        layer = self._compressed_layer(layer_index)
+        if isinstance(layer.stored, Held):
+            return layer.stored.attend(query, scaling, attention)
+        mask = layer.decode_mask(query)
         if attention is not None:
             added = None if mask is None else torch.where(mask, 0.0, torch.finfo(query.dtype).min).to(query.dtype)
             return attention(query, key, value, added)

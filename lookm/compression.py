@@ -19,7 +19,6 @@ from lookm.layer import Layer
 from lookm.merging import Kept, kept_of_heads
 from lookm.registry import resolve_strategy
 from lookm.statistics import Needs
-from lookm.storage.base import PLAIN
 from lookm.storage.rows import CompressedRow, States
 from lookm.strategy import Choice, Strategy
 
@@ -90,7 +89,7 @@ def compress_rows(
     images = is_image.to(keys.device).expand(keys.shape[0], -1)
     layers = [Layer(*states, scaling) for states in zip(queries, keys, values, images, strict=True)]
     rows = [compress_many([chosen], layer)[0] for layer in layers]
-    if chosen.storage == PLAIN:
+    if chosen.stores_plainly:
         return rows
     stored = (chosen.storage.store_row(row, layer) for row, layer in zip(rows, layers, strict=True))
     return [_as_read(row, held.states()) for row, held in zip(rows, stored, strict=True)]

@@ -9,7 +9,6 @@ from torch import Tensor
 from lookm.errors import BudgetError
 from lookm.report import Report
 from lookm.stopwatch import Mark, Stopwatch
-from lookm.storage.base import PLAIN
 from lookm.strategy import Strategy
 
 
@@ -87,7 +86,7 @@ class PromptRecord:
 
     def stored_nothing_smaller(self) -> bool:
         """Whether what is kept takes as many bytes as its tokens have, though they are to be stored in another form."""
-        if self.strategy.storage == PLAIN:
+        if self.strategy.stores_plainly:
             return False
         return not any(
             size * prompt < full * tokens

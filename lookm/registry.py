@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
@@ -100,12 +101,14 @@ def resolve_strategy(strategy: str | Strategy, **overrides: Any) -> Strategy:
     return strategy.with_fields(**chosen)
 
 
-def resolve_storage(storage: str | Storage) -> Storage:
-    """A storage by name or as given."""
+def resolve_storage(storage: str | Mapping[str, Any] | Storage) -> Storage:
+    """A storage by name, by name and fields, or as given."""
     from lookm.storage.base import Storage
 
     if isinstance(storage, str):
         return load_storage(storage)
+    if isinstance(storage, Mapping):
+        return load_storage(**storage)
     if not isinstance(storage, Storage):
         raise LookmError(f"storage {storage!r} is neither a name nor a lookm Storage")
     return storage

@@ -72,6 +72,9 @@ class Strategy(Named, ABC):
     shortens_prompt: ClassVar[bool] = False
     """Whether the prompt loses tokens inside the model, before its cache (`lookm.shortening`)."""
 
+    noted_bytes: ClassVar[int] = 0
+    """Bytes held beside each kept token of a head, to choose again while decoding, at most."""
+
     compresses_text_only: ClassVar[bool] = False
     """Whether the released code compresses a prompt without images under this strategy."""
 
@@ -89,9 +92,14 @@ class Strategy(Named, ABC):
         object.__setattr__(self, "storage", resolve_storage(self.storage))
 
     @property
+    def stores_plainly(self) -> bool:
+        """Whether what it left is stored as it is."""
+        return self.storage == PLAIN
+
+    @property
     def label(self) -> str:
         """Its name, and that of its storage unless that is the plain one: `tp_pmerge + kivi2`."""
-        return self.name if self.storage == PLAIN else f"{self.name} + {self.storage.name}"
+        return self.name if self.stores_plainly else f"{self.name} + {self.storage.name}"
 
     @property
     def nominal_budget(self) -> float | None:
@@ -113,7 +121,7 @@ class Strategy(Named, ABC):
     @property
     def joins_sweeps(self) -> bool:
         """Whether a sweep decodes this row together with others; otherwise alone, with the same answers."""
-        return self.fixed_size and not self.ragged_heads and self.storage == PLAIN
+        return self.fixed_size and not self.ragged_heads and self.stores_plainly
 
     @property
     def missing(self) -> str | None:

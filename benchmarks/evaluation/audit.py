@@ -24,7 +24,7 @@ whose images lie in the recent window may rightly be kept whole, a whole dataset
 
 
 HEAD_OFFSETS = 8 * 1024
-"""Bytes a layer may take beside its tokens where heads keep different numbers: 8 for each of 1,024 heads at most."""
+"""Bytes a layer may take beside its tokens and what is noted of them: 8 for each of 1,024 heads at most."""
 
 
 def audit_records(
@@ -87,7 +87,7 @@ def _bytes_fault(strategy: Strategy, record: SampleRecord, cache: Mapping[str, i
     length, kept = record.prompt_tokens, record.kept_tokens
     if len(set(kept)) > 1:
         return ""
-    if strategy.storage.name == "plain":
+    if strategy.stores_plainly:
         excess = record.kept_bytes - record.full_bytes * kept[0] / length
         if 0 <= round(excess) <= _offsets(strategy, record):
             return ""
@@ -103,8 +103,11 @@ def _bytes_fault(strategy: Strategy, record: SampleRecord, cache: Mapping[str, i
 
 
 def _offsets(strategy: Strategy, record: SampleRecord) -> int:
-    """Bytes that a cache may hold beside keys and values: where each head's tokens begin."""
-    return HEAD_OFFSETS * len(record.kept_tokens) if strategy.ragged_heads else 0
+    """Bytes that a cache may hold beside keys and values: where each head's tokens begin, and what is noted of them."""
+    smallest = 2 * 8 * 2  # bytes of a head's key and value: 8 channels of half precision
+    noted = strategy.noted_bytes * fmean(record.kept_tokens) / record.prompt_tokens * record.full_bytes / smallest
+    offsets = HEAD_OFFSETS * len(record.kept_tokens) if strategy.ragged_heads or strategy.noted_bytes else 0
+    return offsets + round(noted)
 
 
 def _promise(strategy: Strategy, record: SampleRecord) -> tuple[int, int]:
