@@ -337,8 +337,8 @@ def paired_differences(runs: Sequence[PlannedRun]) -> list[float]:
     """
     from benchmarks.evaluation.comparable import comparable
 
-    folders = [RunFolder(run.settings.folder) for run in runs if run.settings.compresses]
-    full = next((RunFolder(run.settings.folder) for run in runs if not run.settings.compresses), None)
+    folders = [RunFolder(run.settings.folder) for run in runs if not run.settings.is_full]
+    full = next((RunFolder(run.settings.folder) for run in runs if run.settings.is_full), None)
     if full is None or not full.exists:
         return []
     differences: list[float] = []

@@ -104,12 +104,12 @@ def run_strategies(names: Sequence[str], overrides: Sequence[str], *, quiet: boo
 def leaderboard(summaries: Sequence[Summary], tasks: Sequence[str]) -> Table:
     """A line a strategy, best mean first, chance where it belongs."""
     first = summaries[0]
-    full = next((item.mean.kept_bytes for item in summaries if item.settings.strategy.name == "full"), None)
+    full = next((item.mean.kept_bytes for item in summaries if item.settings.is_full), None)
     lines = []
     for item in summaries:
         scores = {row.task: row.scores.get("official") for row in (*item.rows, item.mean)}
         share = item.mean.kept_bytes / full if item.mean.kept_bytes and full else None
-        lines.append((item.settings.strategy.name, scores, (percent(share), percent(item.mean.changed))))
+        lines.append((item.settings.strategy.label, scores, (percent(share), percent(item.mean.changed))))
     lines.append(("chance", {row.task: row.chance for row in (*first.rows, first.mean)}, ("", "")))
     lines.sort(key=lambda line: line[1].get("mean") or 0.0, reverse=True)
     columns = ("mean", *tasks)

@@ -2,18 +2,6 @@
 
 # The top-level keys of the configuration; here, since --help and typing errors need them before anything else.
 KEYS = (
-    *(
-        "model",
-        "strategy",
-        "benchmark",
-        "alpha1",
-        "alpha2",
-        "budget",
-        "semantics",
-        "question",
-        "datasets",
-        "task",
-        "limit",
-    ),
-    *("subset", "seed", "device", "dtype", "logger", "results_dir", "data_dir", "overwrite"),
+    *("model", "strategy", "storage", "benchmark", "alpha1", "alpha2", "budget", "semantics", "question", "datasets"),
+    *("task", "limit", "subset", "seed", "device", "dtype", "logger", "results_dir", "data_dir", "overwrite"),
 )

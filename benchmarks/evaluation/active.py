@@ -129,7 +129,7 @@ class ActiveRun:
             self.folder.clear()  # not before the model is there
         self.folder.describe(
             name=settings.run,
-            labels={"model": backbone.label, "benchmark": settings.benchmark.label, "strategy": strategy.name},
+            labels={"model": backbone.label, "benchmark": settings.benchmark.label, "strategy": strategy.label},
             nominal_budget=strategy.nominal_budget,
             **facts_of_run(settings),
             cache={"head_size": head_size(backbone.model.config), "itemsize": backbone.model.dtype.itemsize},

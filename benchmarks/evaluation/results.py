@@ -94,7 +94,7 @@ def facts_of_run(settings: Settings) -> dict[str, Any]:
 
     `reference` is the name of the same run with the full cache, None where nothing is compressed.
     """
-    reference = full_run(settings).run if settings.compresses else None
+    reference = None if settings.is_full else full_run(settings).run
     return {"reference": reference, **facts_of_benchmark(settings.benchmark)}
 
 

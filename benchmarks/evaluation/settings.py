@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ class Settings:
     Attributes:
         model: name of the model's YAML; `model_config` holds its fields, `_target_` included.
         benchmark: the benchmark, its data not yet prepared; `benchmark_config` holds its fields.
-        strategy: the strategy with α1, α2 and semantics; `strategy_config` holds its YAML's fields.
+        strategy: the strategy with α1, α2, semantics and storage; `strategy_config` holds its YAML's fields.
         question: when a question is read: "seen" by the compression, "unseen", or "many" of each context, unseen.
         datasets: the selected datasets, in the benchmark's order.
         limit: only so many samples of each dataset; None takes all.
@@ -53,7 +53,7 @@ class Settings:
         device: "cpu" or "cuda[:index]"; dtype: "float32", "bfloat16" or "float16".
         results_dir: folder that holds one folder per run.
         overwrite: start the run afresh.
-        deviations: fields of the three groups that differ from their YAML, such as `strategy.text_prior`.
+        deviations: fields of the four groups that differ from their YAML, such as `strategy.text_prior`.
         resolved: the whole configuration, for the record.
     """
 
@@ -82,7 +82,7 @@ class Settings:
         Which samples are computed (`datasets`, `task`, `limit`, `subset`) and where (`device`, `batch_size`, folders)
         leave it alone, so that a run over 20 samples is the beginning of the run over all.
         """
-        parts = [self.model, self.benchmark.name, self.strategy.name]
+        parts = [self.model, self.benchmark.name, self.strategy.label.replace(" ", "")]
         if self.compresses:
             parts += [budget_name(self.strategy)] if self.has_budget else []
             parts.append(self.strategy.semantics)
@@ -110,6 +110,11 @@ class Settings:
         return self.compresses and self.strategy.fixed_size
 
     @property
+    def is_full(self) -> bool:
+        """Whether the whole cache is kept as it is."""
+        return not self.compresses and self.strategy.stores_plainly
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What decides the run's answers, apart from data and weights: a resumed folder must have the same."""
         strategy = {**self.strategy_config, "name": self.strategy.name}
@@ -118,6 +123,8 @@ class Settings:
         if self.has_budget:
             strategy |= {"alpha1": self.strategy.alpha1, "alpha2": self.strategy.alpha2}
             strategy |= {} if self.strategy.budget is None else {"budget": self.strategy.budget}
+        if not self.strategy.stores_plainly:
+            strategy["storage"] = asdict(self.strategy.storage)
         return {
             "model": {"name": self.model, **_relevant("model", self.model_config)},
             "benchmark": {"name": self.benchmark.name, **_relevant("benchmark", self.benchmark_config)},
@@ -152,17 +159,17 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
         LookmError: a value that is not allowed, with what is.
     """
     check_values(config)
-    groups = {group: _fields(config, group) for group in ("model", "benchmark", "strategy")}
+    groups = {group: _fields(config, group) for group in ("model", "benchmark", "strategy", "storage")}
     deviations = _deviations(config, choices, groups)
     if config.question == "many" and choices["benchmark"] == "mini":
         groups["benchmark"].setdefault("questions", MINI_QUESTIONS)
     benchmark = construct(groups["benchmark"])
     datasets = select_datasets(benchmark, config.datasets, config.task)
     # Last what needs torch, whose import takes a second: wrong values above are refused without it.
-    from lookm.registry import build_strategy
+    from lookm.registry import build_storage, build_strategy
 
     budget = {"alpha1": float(config.alpha1), "alpha2": float(config.alpha2), "budget": config.budget}
-    budget |= {"semantics": config.semantics}
+    budget |= {"semantics": config.semantics, "storage": build_storage(choices["storage"], groups["storage"])}
     strategy = build_strategy(choices["strategy"], groups["strategy"] | budget)
     if strategy.missing:
         raise LookmError(strategy.missing)

@@ -129,7 +129,7 @@ def folder_results(folder: RunFolder, *names: str) -> list[DatasetResult]:
 
 def full_run(settings: Settings) -> Settings:
     """The same run with the full cache."""
-    kept = {key: value for key, value in settings.deviations.items() if not key.startswith("strategy.")}
+    kept = {key: value for key, value in settings.deviations.items() if not key.startswith(("strategy.", "storage."))}
     return replace(settings, strategy=load_strategy("full"), strategy_config={}, deviations=kept)
 
 

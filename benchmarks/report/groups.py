@@ -64,8 +64,8 @@ class Row:
     def built(self) -> Strategy | None:
         """The strategy itself; None where this program does not know it any more."""
         try:
-            fields = {key: value for key, value in self.run.configuration["strategy"].items() if key != "name"}
-            return build_strategy(self.strategy, fields)
+            fields = dict(self.run.configuration["strategy"])
+            return build_strategy(fields.pop("name"), fields)
         except LookmError:
             return None
 
@@ -109,7 +109,7 @@ class Group:
         return sorted(counts, key=lambda one: (-counts[one], abs(sum(one[:2]) - 0.2), one[:2], one[2] or 0))
 
     def at(self, budget: Budget) -> list[Row]:
-        """The full cache, the runs at one budget, and those whose strategies have none."""
+        """The runs at one budget, and those that have none: the full cache in any storage, strategies with a rule."""
         return [row for row in self.rows if row.asked in (None, budget)]
 
     def compressing(self, budget: Budget) -> list[Row]:

@@ -21,7 +21,9 @@ from lookm.locations import CONFIGS
 
 @dataclass(frozen=True)
 class Row:
-    """One strategy at one budget; α1, α2, budget and semantics are None where nothing is compressed.
+    """One strategy, such as "h2o" or "h2o + kivi2", at one budget.
+
+    α1, α2, budget and semantics are None where nothing is evicted.
 
     `identity` is the strategy's part of the configuration in `run.json`, as JSON with sorted keys.
     """
@@ -42,7 +44,9 @@ class Row:
     def overrides(self) -> tuple[str, ...]:
         """What asks `run.py` for this row."""
         asked = {"alpha1": self.alpha1, "alpha2": self.alpha2, "budget": self.budget}
-        return (f"strategy={self.strategy}", *(f"{key}={value:g}" for key, value in asked.items() if value is not None))
+        strategy, _, storage = self.strategy.partition(" + ")
+        named = (f"strategy={strategy}", *([f"storage={storage}"] if storage else []))
+        return (*named, *(f"{key}={value:g}" for key, value in asked.items() if value is not None))
 
 
 @dataclass(frozen=True)
@@ -154,5 +158,5 @@ def _row(settings: Settings) -> Row:
     identity = json.dumps(settings.identity["strategy"], sort_keys=True)
     strategy = settings.strategy
     if not settings.has_budget:
-        return Row(strategy.name, None, None, strategy.semantics if settings.compresses else None, identity)
-    return Row(strategy.name, strategy.alpha1, strategy.alpha2, strategy.semantics, identity, strategy.budget)
+        return Row(strategy.label, None, None, strategy.semantics if settings.compresses else None, identity)
+    return Row(strategy.label, strategy.alpha1, strategy.alpha2, strategy.semantics, identity, strategy.budget)

@@ -45,8 +45,9 @@ def read_frame(runs: Iterable[RunFolder]) -> pandas.DataFrame:
 
     Returns:
         A frame with the columns `COLUMNS`. `run` is the run's name, `label` what titles call model and benchmark,
-        `variant` the strategy and what is unusual about it; `alpha1`, `alpha2` are NaN and `semantics` is None where
-        nothing is compressed, `budget` is NaN where none was given. `official`, `repaired` and `chance` are in [0, 1],
+        `strategy` such as "h2o" or, in another storage than the plain one, "h2o + kivi2", `variant` that and what is
+        unusual about it; `alpha1`, `alpha2` are NaN and `semantics` is None where nothing is evicted, `budget` is NaN
+        where none was given. `official`, `repaired` and `chance` are in [0, 1],
         NaN where there is no answer or no chance level; `error` is None for an answered sample; sizes are in bytes,
         times in milliseconds, NaN where other strategies were computed in the same step. `sample_id` is text.
     """
@@ -74,13 +75,16 @@ def run_settings(run: RunFolder, *, several_semantics: bool = False) -> dict[str
     unusual = [strategy["semantics"]] if several_semantics and strategy.get("semantics") else []
     unusual += ["capped"] if strategy.get("budget") is not None else []
     unusual += [f"{key}={value}" for key, value in changed_fields(strategy).items()]
+    storage = strategy.get("storage", {})
+    unusual += [f"storage.{key}={value}" for key, value in changed_fields(storage, "storage").items()]
+    name = " + ".join([strategy["name"], *([storage["name"]] if storage else [])])
     return {
         "run": run.name,
         "label": " · ".join(str(labels.get(group, configuration[group]["name"])) for group in ("model", "benchmark")),
         "model": configuration["model"]["name"],
         "benchmark": configuration["benchmark"]["name"],
-        "strategy": strategy["name"],
-        "variant": ", ".join([strategy["name"], *map(str, unusual)]),
+        "strategy": name,
+        "variant": ", ".join([name, *map(str, unusual)]),
         **{name: strategy.get(name) for name in ("alpha1", "alpha2", "budget", "semantics")},
         "nominal_budget": about.get("nominal_budget"),
         "dtype": configuration["dtype"],
@@ -99,10 +103,10 @@ def budget_text(alpha1: float, alpha2: float, budget: float | None = None) -> st
     return asked if alpha1 == alpha2 else f"{asked} ({halves})"
 
 
-def changed_fields(strategy: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a run's strategy that its YAML has otherwise, budget and semantics aside."""
-    usual = _written(strategy["name"])
-    shared = ("name", "alpha1", "alpha2", "budget", "semantics")
+def changed_fields(strategy: Mapping[str, Any], group: str = "strategy") -> dict[str, Any]:
+    """The fields of a run's strategy (or storage) that its YAML has otherwise, budget, semantics and storage aside."""
+    usual = _written(group, strategy["name"]) if strategy else {}
+    shared = ("name", "alpha1", "alpha2", "budget", "semantics", "storage")
     return {key: value for key, value in strategy.items() if key not in shared and usual.get(key) != value}
 
 
@@ -128,7 +132,7 @@ def _sample(record: SampleRecord) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _written(strategy: str) -> dict[str, Any]:
-    """The fields of a strategy's YAML; none where there is none."""
-    file = CONFIGS / "strategy" / f"{strategy}.yaml"
+def _written(group: str, name: str) -> dict[str, Any]:
+    """The fields of a YAML of a group; none where there is none."""
+    file = CONFIGS / group / f"{name}.yaml"
     return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -30,7 +30,7 @@ def run_table(summary: Summary) -> Table:
     rows = [Row(_cells(row)) for row in summary.rows]
     rows.append(Row((TASK_MEAN, *_cells(summary.mean)[1:]), "foot"))
     return Table(
-        f"{summary.model_label} · {settings.benchmark.label} · {strategy.name}, {budget}",
+        f"{summary.model_label} · {settings.benchmark.label} · {strategy.label}, {budget}",
         head,
         tuple(rows),
         (f"Results: {settings.folder}", *_notes(summary)),
@@ -85,7 +85,7 @@ def job_line(summary: Summary, computed: int) -> str:
 
 def _texts(summaries: Sequence[Summary], *, several_places: bool, several_semantics: bool) -> dict[str, list[str]]:
     """The columns of a comparison that name its runs: head → a text for each run."""
-    texts = {"strategy": [item.settings.strategy.name for item in summaries]}
+    texts = {"strategy": [item.settings.strategy.label for item in summaries]}
     for name, field in (("α1", "alpha1"), ("α2", "alpha2")):
         texts[name] = [_if_asked(item, f"{getattr(item.settings.strategy, field):g}") for item in summaries]
     budgets = [item.settings.strategy.budget for item in summaries]
@@ -149,10 +149,10 @@ def _notes(summary: Summary) -> list[str]:
         )
     elif mean.timed < mean.n:
         notes.append(
-            f"{PARTIAL} ms/token: {settings.strategy.name} over {mean.timed} of {mean.n} samples; the others were "
+            f"{PARTIAL} ms/token: {settings.strategy.label} over {mean.timed} of {mean.n} samples; the others were "
             "decoded together with other strategies."
         )
-    if not settings.compresses:
+    if settings.is_full:
         return notes
     if mean.changed is None:
         notes.append("changed: no run with the full cache to compare with; run the same with strategy=full.")
