@@ -21,4 +21,4 @@ def setup(_: Sphinx) -> None:
     sys.path[:0] = [str(HERE), str(HERE.parent)]
     import strategy_table
 
-    strategy_table.write(HERE / "generated" / "strategies.md")
+    strategy_table.write(HERE / "generated")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lookm.registry import strategy_names
+from lookm.registry import load_storage, load_strategy, storage_names, strategy_names
 from scripts import pictures
 from scripts.command import COMMANDS
 
@@ -71,15 +71,17 @@ def test_the_drawing_of_the_house_is_the_tree() -> None:
     assert drawn == folders | rooms | {"run.py"}
 
 
-def test_every_strategy_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_strategy_and_storage_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "docs")
     import strategy_table
 
-    for name in strategy_names():
-        first, paper, keeps, _ = strategy_table.row(name)
-        assert first == f"`{name}`"
+    made = [*map(load_strategy, strategy_names()), *map(load_storage, storage_names())]
+    without = ("full", "random", "even", "replay", "window", "vnorm", "plain", "fp8")
+    for named in made:
+        first, paper, keeps, _ = strategy_table.row(named)
+        assert first == f"`{named.name}`"
         assert len(keeps) > 20
-        assert paper.startswith("[") or name in ("full", "random", "even", "replay", "window", "vnorm")
+        assert paper.startswith("[") or named.name in without
 
 
 def test_what_the_picture_of_kept_tokens_says_is_what_the_command_prints(
