@@ -83,10 +83,9 @@ def read_cache(path: str | os.PathLike[str], model: PreTrainedModel) -> LookOnce
     if other:
         name, (saved, here) = next(iter(other.items()))
         raise LookmError(f"{path} is the cache of another model: its {name} is {saved}, this one's {here}")
-    settings = about["strategy"]
-    storage = load_storage(settings["storage"].pop("name"), **settings.pop("storage"))
-    strategy = load_strategy(settings.pop("name"), **settings, storage=storage)
-    cache = LookOnceCache(strategy, Prompt(tuple(about["starts"]), tensors["is_image"]), model.config)
+    cache = LookOnceCache(
+        _strategy(about["strategy"]), Prompt(tuple(about["starts"]), tensors["is_image"]), model.config
+    )
     for layer, description in zip(cache.layers, about["layers"], strict=True):
         for name, value in _restored(description, tensors).items():
             setattr(layer, name, value)
@@ -122,6 +121,11 @@ def _strategy_settings(strategy: Strategy) -> dict[str, Any]:
     return settings
 
 
+def _strategy(settings: dict[str, Any]) -> Strategy:
+    """The strategy that `_strategy_settings` was given."""
+    return load_strategy(**{**settings, "storage": load_storage(**settings["storage"])})
+
+
 def _layer(layer: Any) -> dict[str, Any]:
     """What a layer is made of."""
     if isinstance(layer, CompressedLayer):
@@ -144,6 +148,8 @@ def _described(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return {"device": None}
     if isinstance(value, Dense):
         return {"dense": _described(value.states(), name, tensors)}
+    if isinstance(value, Strategy):
+        return {"strategy": _strategy_settings(value)}
     if isinstance(value, States):
         return {"states": [_described(part, f"{name}.{field}", tensors) for field, part in value._asdict().items()]}
     if isinstance(value, tuple | list):
@@ -172,6 +178,8 @@ def _restored(description: Any, tensors: dict[str, Tensor]) -> Any:
         return tensors["is_image"].device
     if kind == "dense":
         return Dense(_restored(value, tensors))
+    if kind == "strategy":
+        return _strategy(value)
     if kind == "dict":
         return {key: _restored(part, tensors) for key, part in value.items()}
     if kind == "object":

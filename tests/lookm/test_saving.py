@@ -25,7 +25,10 @@ def gemma() -> PreTrainedModel:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", [*MODELS, "gemma"])
-@pytest.mark.parametrize(("strategy", "storage"), [("tp_pmerge", "plain"), ("adakv", "plain"), ("h2o", "kivi2")])
+@pytest.mark.parametrize(
+    ("strategy", "storage"),
+    [("tp_pmerge", "plain"), ("adakv", "plain"), ("h2o", "kivi2"), ("streaming_decoding", "plain")],
+)
 def test_a_loaded_cache_answers_as_the_one_that_was_saved(
     name: str, strategy: str, storage: str, tmp_path: Path
 ) -> None:
@@ -51,6 +54,20 @@ def test_a_loaded_cache_answers_as_the_one_that_was_saved(
     if storage == "plain" and strategy == "tp_pmerge" and name != "gemma":
         bytes_held = sum(layer.stored.allocated_bytes() for layer in cache.layers)
         assert (tmp_path / "cache").stat().st_size < bytes_held + 64_000
+
+
+@torch.no_grad()
+def test_a_loaded_cache_goes_on_with_what_was_noted_while_decoding(tmp_path: Path) -> None:
+    model, inputs = built("grouped"), batch_of("grouped")
+    with look_once(model, "h2o_decoding") as session:
+        cache = encoded(model, inputs)
+        model(input_ids=torch.tensor([[5], [6], [7]]), past_key_values=cache)
+        session.save_cache(tmp_path / "cache", cache)
+        loaded = session.load_cache(tmp_path / "cache")
+        for token in range(20, 40):
+            tokens = token + torch.arange(3)[:, None]
+            ours, expected = (model(input_ids=tokens, past_key_values=held).logits for held in (loaded, cache))
+            assert ours.equal(expected)
 
 
 @torch.no_grad()
