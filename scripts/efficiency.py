@@ -57,7 +57,7 @@ GPU = replace(
 )  # fmt: skip
 QUICK = Sizes(
     shape="nano", lengths=(64,), batches=(1, 2), table_length=80, prefill_lengths=(96,), length=96,
-    new_tokens=3, steps=2, repeats=2, memory=1 << 22, tiny=((1, 2),),
+    new_tokens=2, steps=1, repeats=1, memory=1 << 22, tiny=((1, 2),),
 )  # fmt: skip
 OPTIONS = {
     "lengths": "prompt tokens of the decode grid, one prompt each",

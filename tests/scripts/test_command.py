@@ -88,6 +88,7 @@ def test_the_leaderboard_ranks_every_strategy_and_writes_what_it_prints(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     small = ["benchmark.samples=1", "datasets=[MiniTextNeedleInAHaystack,MiniWebQA]", "device=cpu"]
+    small.append("model.max_new_tokens=2")
     assert leaderboard.main(["--tasks", "N-1,S-1", "--output", "board.txt", *small]) == 0
     printed = capsys.readouterr().out
     assert (tmp_path / "board.txt").read_text(encoding="utf-8") == printed
