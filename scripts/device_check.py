@@ -31,6 +31,7 @@ from lookm.kernels.prefill import attention_with_log_sum_exp
 from lookm.layer import Layer
 from lookm.merging import match_evicted
 from lookm.registry import ready_strategies
+from lookm.shortening import ShorteningStrategy
 from lookm.statistics import Needs, attention_statistics, causal_log_sum_exp
 
 Row = dict[str, Any]
@@ -45,6 +46,11 @@ LSE = {torch.float32: 1e-4, torch.bfloat16: 5e-3, torch.float16: 5e-3}
 """Largest difference of a log-sum-exp; the kernels round the probabilities to half precision, not the logits."""
 SUMS = {torch.float32: 1e-3, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 """Largest difference of a column sum S_j as a share of 1 + S_j."""
+
+
+def cache_strategies() -> list[str]:
+    """Strategies that choose in the cache; those that shorten prompts need models of their own."""
+    return [name for name in ready_strategies() if not isinstance(load_strategy(name), ShorteningStrategy)]
 
 
 def random_layer(heads: tuple[int, int, int], length: int, dtype: torch.dtype) -> Layer:
@@ -65,7 +71,7 @@ def moved(layer: Layer, target: str | torch.dtype) -> Layer:
 def check_layers(device: str, dtype: torch.dtype, length: int) -> list[Row]:
     """Every strategy on one random layer: share of positions kept on the CPU too, difference of values, same bits."""
     layer = random_layer((4, 2, 80), length, dtype)
-    strategies = [load_strategy(name, semantics=s) for name in ready_strategies() for s in ("paper", "release")]
+    strategies = [load_strategy(name, semantics=s) for name in cache_strategies() for s in ("paper", "release")]
     once, again = (compress_many(strategies, moved(layer, device)) for _ in range(2))
     plain = compress_many(strategies, moved(layer, torch.float32))
     rows = []
@@ -108,7 +114,7 @@ def check_generation(device: str, dtype: torch.dtype, length: int) -> list[Row]:
 
     rows = []
     plain = tokens(long, torch.ones_like(long))
-    for name in ready_strategies():
+    for name in cache_strategies():
         whole = load_strategy(name, alpha1=1.0, alpha2=0.0)
         whole = whole if whole.fixed_size else load_strategy("full")  # no budget makes it keep everything
         with look_once(model, whole):
