@@ -5,6 +5,7 @@ The authors evict while decoding too; here, as in LOOK-M's comparison, the cache
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from lookm.strategy import Strategy
 @dataclass(frozen=True, kw_only=True)
 class H2O(Strategy):
     """Keep the last M tokens and the N of the others that received the most attention."""
+
+    compresses_again: ClassVar[bool] = True
 
     def needs(self, is_image: Tensor) -> Needs:
         return Needs(sums=True)

@@ -4,6 +4,7 @@ The paper leaves its first two layers whole; here, as in kvpress, all layers kee
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from lookm.ranking import ScoreStrategy
 @dataclass(frozen=True, kw_only=True)
 class KNorm(ScoreStrategy):
     """Keep the tokens of the shortest keys: score −‖k_j‖."""
+
+    compresses_again: ClassVar[bool] = True
 
     def scores(self, layer: Layer) -> Tensor:
         return -layer.keys.float().norm(dim=-1)

@@ -29,6 +29,8 @@ class SnapKV(Strategy):
         kernel: width of the pooling over positions, odd.
     """
 
+    compresses_again: ClassVar[bool] = True
+
     compresses_text_only: ClassVar[bool] = True
 
     window: int | None = None

@@ -5,6 +5,7 @@ kvpress. The last token, which the last query has just read, stays.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from lookm.statistics import Needs
 @dataclass(frozen=True, kw_only=True)
 class Tova(ScoreStrategy):
     """Score the mean over all heads of W_j(1) = A[L − 1, j]: one choice for all heads of a layer."""
+
+    compresses_again: ClassVar[bool] = True
 
     recent: int = 1
 

@@ -1,6 +1,7 @@
 """The last queries' attention and nothing else: the plain baseline that observation windows are compared with."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,8 @@ class Window(ScoreStrategy):
     Attributes:
         window: w.
     """
+
+    compresses_again: ClassVar[bool] = True
 
     recent: int = 8
     window: int = 8

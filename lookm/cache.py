@@ -11,6 +11,7 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from lookm.again import Again
 from lookm.compression import compress_many
 from lookm.errors import LookmError
 from lookm.held import Held
@@ -32,6 +33,7 @@ class CompressedLayer(DynamicLayer):
         stored: what is held once the prompt was compressed; None before.
         later: tokens that came after the prompt; they can be cropped.
         padding: (B, later) bool, which of them are none; None: all are tokens.
+        queries: (B, Hq, later, D), theirs, where the cache will be compressed again.
     """
 
     is_croppable = False
@@ -40,6 +42,7 @@ class CompressedLayer(DynamicLayer):
         self.seen = 0
         self.stored: Stored | None = None
         self.later = 0
+        self.queries: Tensor | None = None
         self.padding: Tensor | None = None
         self._full: tuple[Tensor | None, Tensor | None] = None, None
         self._valid: Tensor | None = None
@@ -135,6 +138,24 @@ class CompressedLayer(DynamicLayer):
             full_bytes=tuple(n * token_bytes for n in prompt.row_lengths()),
         )
 
+    def compress_again(self, again: Again, queries: Tensor, prompt_tokens: int, scaling: float | None) -> None:
+        """Note the queries (B, Hq, n, D) of the last pass; once enough tokens are new, compress all that is held."""
+        queries = queries.detach()
+        self.queries = queries if self.queries is None else torch.cat([self.queries, queries], dim=2)
+        if self.stored is None or self.later < again.every:
+            return
+        keys, values, _ = self.stored.states()
+        valid, new, target = self.valid, self.queries.shape[2], again.target(prompt_tokens)
+        valid = (
+            torch.ones(keys.shape[0], keys.shape[2], dtype=torch.bool, device=keys.device) if valid is None else valid
+        )
+        rows = [
+            again.row(k[:, held], v[:, held], q[:, held[-new:]], scaling, target)
+            for k, v, q, held in zip(keys, values, self.queries, valid, strict=True)
+        ]
+        self.stored = again.strategy.storage.store(rows, [])
+        self.later, self.queries, self.padding, self._valid = 0, None, None, None
+
     def decode_mask(self, query: Tensor) -> Tensor | None:
         """What the new queries of each row, (B, Hq, n, D), see of all that the last `update` returned.
 
@@ -170,12 +191,13 @@ class CompressedLayer(DynamicLayer):
                 "encode the prompt again"
             )
         self.stored.crop(n)
+        self.queries = None if self.queries is None else self.queries[:, :, :-n]
         self.seen, self.later = self.seen - n, self.later - n
         self.padding = None if self.padding is None else self.padding[:, :-n]
 
     def reset(self) -> None:
         """Forget everything."""
-        self.seen, self.later, self.stored, self.padding, self._valid = 0, 0, None, None, None
+        self.seen, self.later, self.stored, self.queries, self.padding, self._valid = 0, 0, None, None, None, None
         super().reset()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -196,6 +218,7 @@ class CompressedLayer(DynamicLayer):
     def _select(self, rows: Tensor) -> None:
         assert self.stored is not None
         self.stored.select(rows)
+        self.queries = None if self.queries is None else self.queries.index_select(0, rows)
         self.padding = None if self.padding is None else self.padding.index_select(0, rows)
 
 
@@ -204,13 +227,17 @@ class LookOnceCache(PromptCache):
 
     Attributes:
         record: sizes and times.
+        again: when to compress again; None: never.
         padding: (B, n) bool, which of the present forward pass's new tokens are none; None: all are tokens.
         rope_deltas: what models with several position axes add to positions after the prompt (B, 1), or None.
     """
 
-    def __init__(self, strategy: Strategy, prompt: Prompt, config: PretrainedConfig) -> None:
+    def __init__(
+        self, strategy: Strategy, prompt: Prompt, config: PretrainedConfig, again: Again | None = None
+    ) -> None:
         super().__init__(prompt, config, CompressedLayer, [strategy])
         self.strategy = strategy
+        self.again = again
         self.whole_prompt = prompt
         self._shortened: Shortened | None = None
         image_tokens = torch.stack([is_image.sum() for is_image in self.row_is_image])
@@ -296,10 +323,16 @@ class LookOnceCache(PromptCache):
         if isinstance(layer.stored, Held):
             return layer.stored.attend(query, scaling, attention)
         mask = layer.decode_mask(query)
-        if attention is not None:
+        if attention is None:
+            output = sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, is_causal=False)[0]
+        elif self.again is None:
             added = None if mask is None else torch.where(mask, 0.0, torch.finfo(query.dtype).min).to(query.dtype)
             return attention(query, key, value, added)
-        return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, is_causal=False)[0]
+        else:
+            raise LookmError(f"every={self.again.every} reads plain attention; this model caps its logits or has sinks")
+        if self.again is not None:
+            layer.compress_again(self.again, query, self.prompt.length, scaling)
+        return output
 
     def compress(self, layer_index: int, rows: Sequence[Layer]) -> None:
         begin = Mark.now(rows[0].keys.device)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from torch import nn
 from transformers import PreTrainedModel
 
+from lookm.again import Again
 from lookm.decoder import decoder_of, model_of
 from lookm.registry import resolve_strategy
 from lookm.session import Session, innermost_session
@@ -24,6 +25,7 @@ def look_once(
     semantics: str | None = None,
     storage: str | Storage | None = None,
     image_token_ids: Collection[int] | None = None,
+    every: int | None = None,
 ) -> Iterator[Session]:
     """Compress the key/value cache of every prompt that `model` encodes in the `with` block, once, after its prefill.
 
@@ -44,6 +46,8 @@ def look_once(
             a `Storage`; default: the strategy's, which is the plain one.
         image_token_ids: tokens that stand for images (and videos and audio); default: those that the model's
             configuration names.
+        every: compress again whenever so many new tokens have come, so that a long chat or a stream of frames needs no
+            more memory than its beginning (`lookm.again`); None: once, after the prompt.
 
     Yields:
         The session, whose `report()` tells what was kept.
@@ -59,7 +63,7 @@ def look_once(
     chosen = resolve_strategy(
         strategy, alpha1=alpha1, alpha2=alpha2, budget=budget, semantics=semantics, storage=storage
     )
-    session = Session(model_of(model), chosen, image_token_ids)
+    session = Session(model_of(model), chosen, image_token_ids, None if every is None else Again.of(chosen, every))
     with session.opened():
         yield session
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -26,6 +26,8 @@ class LookM(RankedStrategy):
         text_prior: as of `RankedStrategy`, whose window is M here (Eqs. 5 to 8).
         merge: "none", "averaged" (Eq. 10), "pivotal" (Eq. 11) or "weighted" (Eq. 12).
     """
+
+    compresses_again: ClassVar[bool] = True  # without the text prior
 
     text_prior: TextPrior = "union"
     merge: Merge = "pivotal"

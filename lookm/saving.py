@@ -129,7 +129,7 @@ def _strategy(settings: dict[str, Any]) -> Strategy:
 def _layer(layer: Any) -> dict[str, Any]:
     """What a layer is made of."""
     if isinstance(layer, CompressedLayer):
-        names: tuple[str, ...] = ("seen", "stored", "later", "padding", "is_initialized", "dtype", "device")
+        names: tuple[str, ...] = ("seen", "stored", "later", "padding", "queries", "is_initialized", "dtype", "device")
     elif isinstance(layer, DynamicLayer):
         names = ("keys", "values", "cumulative_length", "is_initialized", "dtype", "device")
     else:

@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache
 
 import lookm.attention  # noqa: F401  registers the attention function
+from lookm.again import Again
 from lookm.cache import LookOnceCache
 from lookm.context import ForwardPass, eagerly, forward_pass, led
 from lookm.decoder import decoder_of, image_ids_of, way_to
@@ -44,9 +45,14 @@ class Session:
     """
 
     def __init__(
-        self, model: PreTrainedModel, strategy: Strategy, image_token_ids: Collection[int] | None = None
+        self,
+        model: PreTrainedModel,
+        strategy: Strategy,
+        image_token_ids: Collection[int] | None = None,
+        again: Again | None = None,
     ) -> None:
         self.strategy = strategy
+        self._again = again
         self.decoder = decoder_of(model)
         self.question_tokens = 0
         self.closed = False
@@ -116,7 +122,7 @@ class Session:
         mask = named.get("attention_mask") if now.attention_mask is None else now.attention_mask
         tail = self.question_tokens + _drafts(named)
         prompt = read_prompt(ids, named.get("inputs_embeds"), mask, self._image_ids, tail)
-        cache = LookOnceCache(self.strategy, prompt, self._model.config)
+        cache = LookOnceCache(self.strategy, prompt, self._model.config, self._again)
         cache.padding = padding_of(mask, tail, prompt.length) if tail else None
         now.new_images = bool(tail and ids is not None and image_mask(ids[:, -tail:], self._image_ids).any())
         if recording:  # layers with a window or a state, of which assisted decoding takes tokens back
@@ -171,7 +177,9 @@ class Session:
         """
         from lookm.saving import read_cache
 
-        return self.resume(read_cache(path, self._model))
+        cache = read_cache(path, self._model)
+        cache.again = self._again
+        return self.resume(cache)
 
     def resume(self, cache: LookOnceCache) -> LookOnceCache:
         """Tell the model that the next turn goes on from this cache; it counts positions from the prompt it saw last.

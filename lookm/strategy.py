@@ -75,6 +75,9 @@ class Strategy(Named, ABC):
     noted_bytes: ClassVar[int] = 0
     """Bytes held beside each kept token of a head, to choose again while decoding, at most."""
 
+    compresses_again: ClassVar[bool] = False
+    """Whether it may compress a cache that has grown (`lookm.again`): it reads keys, values and sums of attention."""
+
     compresses_text_only: ClassVar[bool] = False
     """Whether the released code compresses a prompt without images under this strategy."""
 
