@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--threads", type=int, default=2, help="CPU threads")
     p.add_argument("--precision", choices=("bf16", "float32"), default="bf16", help="of the matrix products")
     p.add_argument("--micro", action="store_true", help="the smallest model that runs, to try the script")
-    p.add_argument("--samples", type=int, default=40, help="samples per dataset for the card's accuracies")
+    p.add_argument("--samples", type=int, default=100, help="samples per dataset for the card's accuracies")
     return p
 
 

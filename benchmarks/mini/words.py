@@ -1,10 +1,10 @@
 """The small vocabulary of MileBench-mini: what the pictures show and how the questions speak of it."""
 
 NAMES = (
-    *("ada", "bob", "cleo", "dan", "eve", "finn", "gus", "hana", "ivo", "jude", "kim", "leo"),
+    *("ada", "bob", "cora", "dan", "eve", "finn", "gus", "hana", "ivo", "jude", "kim", "lars"),
     *("mia", "ned", "olga", "pia", "quin", "rosa", "sam", "tess", "uma", "vik", "wanda", "xena"),
     *("yuri", "zoe", "abel", "bruno", "carl", "dora", "emil", "fay", "greta", "hugo", "iris", "jack"),
-    *("kurt", "lola", "milo", "nora", "otto", "paul", "rita", "simon", "tara", "ugo", "vera", "walt"),
+    *("kurt", "lola", "mona", "nora", "otto", "paul", "rita", "simon", "tara", "theo", "vito", "walt"),
 )
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (225, 40, 40),

@@ -22,7 +22,7 @@ from benchmarks.mini.taxonomy import TASKS, MiniTask
 from benchmarks.mini.words import NAMES
 from lookm.errors import LookmError
 
-VERSION = 1  # a change of the data that the same settings give needs another one
+VERSION = 2  # a change of the data that the same settings give needs another one
 MANIFEST = "manifest.json"
 MOST_SAMPLES = 10_000
 """Of a dataset: with twelve datasets some two million images. MileBench's largest dataset has 600 samples."""

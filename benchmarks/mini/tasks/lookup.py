@@ -84,12 +84,10 @@ def matching_image(request: Request) -> Sample:
     questions = []
     for number in range(targets):
         name = names[places.index(number)]
-        wrong = [f" the match is {other}" for other in names if other != name]
-        sentence = f" the match is {name}"
-        choices = request.options(sentence, wrong, 4, number)
+        choices = request.options(name, [other for other in names if other != name], 4, number)
         query = draw_thing(rng, *things[number])
-        asked = closed(f" Who has the same as{IMAGE}?", sentence, choices)
-        questions.append(Question(asked.text, asked.sentence, asked.response, asked.choices, (query,)))
+        sentence = f" {' '.join(things[number])} {name}"  # what is seen, then whose it is; the choices are names
+        questions.append(Question(f" Who has the same as{IMAGE}?", sentence, name, choices, (query,)))
     return Sample(labelled(names), pictures, tuple(questions))
 
 

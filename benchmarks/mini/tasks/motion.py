@@ -45,7 +45,11 @@ def action_sequence(request: Request) -> Sample:
 
 
 def moving_direction(request: Request) -> Sample:
-    """Two discs move across the picture, each its own way; the question asks for one of them."""
+    """Two discs move across the picture, each its own way; the question asks for one of them.
+
+    The answer says in which quarter of the picture the disc is first and last, and then which way it goes: two frames
+    are needed for it, and reading each can be learnt by itself.
+    """
     rng = request.rng
     colours = [list(COLOURS)[i] for i in rng.permutation(len(COLOURS))[:2]]
     asked = int(rng.integers(2))
@@ -58,10 +62,11 @@ def moving_direction(request: Request) -> Sample:
     )
     questions = []
     for number, i in enumerate((asked, 1 - asked)[: request.questions]):
-        sentence = f" {colours[i]} goes {ways[i]}"
-        wrong = [f" {colours[i]} goes {way}" for way in DIRECTIONS if way != ways[i]]
-        choices = request.options(sentence, wrong, 4, number, kinds=len(DIRECTIONS))
-        questions.append(closed(f" Which way goes {colours[i]}?", sentence, choices))
+        response, *wrong = (f"goes {way}" for way in sorted(DIRECTIONS, key=lambda way: way != ways[i]))
+        choices = request.options(response, wrong, 4, number, kinds=len(DIRECTIONS))
+        first, last = quarter(tracks[i][0]), quarter(tracks[i][-1])
+        sentence = f" {colours[i]} first {first} {colours[i]} last {last} {response}"
+        questions.append(Question(f" Which way goes {colours[i]}?", sentence, response, choices))
     return Sample(IMAGE * request.images, pictures, tuple(questions))
 
 
@@ -71,8 +76,15 @@ def track(rng: np.random.Generator, way: str, frames: int) -> list[tuple[int, in
     along = np.linspace(start, end, frames).round().astype(int).tolist()
     if way in ("left", "up"):
         along.reverse()
-    across = int(rng.integers(5, SIZE - 5))
+    across = int(rng.integers(5, 13))  # never on the line between two quarters
+    across = SIZE - 1 - across if rng.integers(2) else across
     return [(across, step) if way in ("left", "right") else (step, across) for step in along]
+
+
+def quarter(spot: tuple[int, int]) -> str:
+    """The quarter of the picture in which a (row, column) is."""
+    row, column = spot
+    return f"{'above' if row < SIZE // 2 else 'below'} {'left' if column < SIZE // 2 else 'right'}"
 
 
 def scene_transition(request: Request) -> Sample:
