@@ -53,9 +53,9 @@ _HOW = """
   what it writes and with what tokens are, and copying what they find (`give_circuits` in `families.py`).
 - **Length.** The decoder first reads one token for each picture, the mean of its {tokens}, and only then all of them.
   Positions are those of the whole prompt throughout: names and pictures stand as far from each other as they will.
-- **Comparing and motion.** An answer says what it sees before it concludes: T-3 the disc's first and last quarter of the
-  picture, I-1 the thing in the picture that is to be found. Asked for the conclusion alone, neither was learnt: in 4,450
-  steps T-3 stayed near 0.6 and I-1 at one in as many names as there are, though both pictures were read rightly.
+- **Comparing and motion.** An answer says what it sees before it concludes: T-3 the disc's first and last quarter of
+  the picture, I-1 the thing in the picture that is to be found. Asked for the conclusion alone, neither was learnt: in
+  4,450 steps T-3 stayed near 0.6 and I-1 below chance, though the pictures themselves were read rightly.
 - **Few answers per prompt.** Up to {questions} questions follow each other behind one context, and all their answers
   are learnt; some prompts begin with their question. Tasks with few questions per context are drawn more often.
 - **Steps.** Muon (torch's own) for the matrices of all layers, AdamW for the rest.
