@@ -48,12 +48,14 @@ class Stage:
 
 
 SLOW = EVERY_TASK | {"T-3": 3.0, "T-4": 3.0, "I-1": 2.0, "T-2": 2.0}  # few questions a prompt, or slow to be learnt
+LATE = EVERY_TASK | {"T-1": 3.0, "I-1": 3.0, "S-1": 2.0, "S-2": 1.5, "N-1": 2.0}  # behind when all tokens are read
 CURRICULUM: tuple[Stage, ...] = (
     Stage("see", 2000, tokens=128, shares={}, rate=2e-3, final_rate=1e-4),
     # The rate would halve in 2,000 steps.
     Stage("glance", 1200, 4, 12, 16, tokens=2_000, choices=0.15, shares=SLOW, rate=1e-3, final_rate=1e-3 * 0.5**0.6),
     Stage("glance far", 200, 8, 40, 16, tokens=2_000, choices=0.15, shares=SLOW, rate=6e-4, final_rate=5e-4),
     Stage("read", 160, 8, 40, tokens=4_000, choices=0.4, single=0.3, shares=SLOW, rate=5e-4, final_rate=5e-5),
+    Stage("settle", 150, 8, 40, choices=0.6, single=0.4, first=0.4, shares=LATE, rate=3e-4, final_rate=2e-5),
 )
 
 
