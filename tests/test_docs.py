@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lookm.registry import load_storage, load_strategy, storage_names, strategy_names
+from lookm.strategy import Strategy
 from scripts import pictures
 from scripts.command import COMMANDS
 
@@ -78,10 +79,31 @@ def test_every_strategy_and_storage_has_a_row(monkeypatch: pytest.MonkeyPatch) -
     made = [*map(load_strategy, strategy_names()), *map(load_storage, storage_names())]
     without = ("full", "random", "even", "replay", "window", "vnorm", "plain", "fp8")
     for named in made:
-        first, paper, keeps, _ = strategy_table.row(named)
+        make = strategy_table.row if isinstance(named, Strategy) else strategy_table.storage_row
+        first, paper, keeps, *_ = make(named)
         assert first == f"`{named.name}`"
         assert len(keeps) > 20
         assert paper.startswith("[") or named.name in without
+
+
+def test_what_a_method_reads_is_found_by_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    from strategy_table import costs, reads
+
+    tried = {
+        name: reads(load_strategy(name)) for name in ("streaming", "h2o", "knorm", "cur", "tp", "corm", "madakv_heads")
+    }
+    assert tried == {
+        "streaming": "nothing but positions",
+        "h2o": "column sums of attention",
+        "knorm": "keys",
+        "cur": "keys, values",
+        "tp": "column sums of attention, which tokens are images",
+        "corm": "queries, keys",
+        "madakv_heads": "the last queries' rows of attention, which tokens are images",
+    }
+    assert costs(load_strategy("prefixkv")).startswith("after the last layer")
+    assert "one evicted × kept product" in costs(load_strategy("p_merge"))
 
 
 def test_what_the_picture_of_kept_tokens_says_is_what_the_command_prints(
