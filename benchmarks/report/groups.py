@@ -75,7 +75,7 @@ class Group:
     """Runs that differ in nothing but the strategy and its budget.
 
     Attributes:
-        label: model and benchmark in words; setting: data type and seed.
+        label: model and benchmark in words; setting: data type, seed, and when questions are read.
         model, benchmark: names of their YAMLs; is_paper_benchmark: whether the paper has numbers of it.
         rows: the runs, the full cache first, then by strategy and budget.
         frame: their samples, only those that all runs have that have any of a dataset.
@@ -150,9 +150,10 @@ def _group(listed: Sequence[RunFolder]) -> Group | None:
     )
     by_protocol = {name: Runs(frame, name) for name in PROTOCOLS}
     seed = f", seed {first['seed']}" if first.get("seed") else ""
+    asked = f", question {first['question']}" if first.get("question") else ""
     return Group(
         label=str(frame.label.iloc[0]),
-        setting=f"{first['dtype']}{seed}",
+        setting=f"{first['dtype']}{seed}{asked}",
         model=first["model"]["name"],
         benchmark=first["benchmark"]["name"],
         is_paper_benchmark=is_paper,

@@ -26,6 +26,7 @@ def run_table(summary: Summary) -> Table:
         budget = f"{'nominal budget' if strategy.budget is None else 'budget'} {strategy.nominal_budget:.0%}"
         budget += f" ({halves})" if settings.compresses else ""
     budget += f", semantics {strategy.semantics}" if settings.compresses else ""
+    budget += f", question {settings.question}" if settings.asked_later else ""
     head = ("task", "n", "failed", "score %", "repaired %", "chance %", *COSTS)
     rows = [Row(_cells(row)) for row in summary.rows]
     rows.append(Row((TASK_MEAN, *_cells(summary.mean)[1:]), "foot"))
@@ -65,6 +66,9 @@ def comparison_table(summaries: Sequence[Summary]) -> Table:
     title = "; ".join(f"{model} · {benchmark}" for model, benchmark in places) + " · scores in %, official protocol"
     if len(semantics) == 1:
         title += f", semantics {next(iter(semantics))}"
+    questions = dict.fromkeys(item.settings.question for item in summaries)
+    if set(questions) != {"seen"}:
+        title += f", question {' and '.join(questions)}"
     notes = dict.fromkeys(note for item in summaries for note in _notes(item))
     results = dict.fromkeys(f"Results: {item.settings.results_dir}" for item in summaries)
     head = (*texts, *tasks, TASK_MEAN, *(["failed"] if any_failed else []), *costs)
@@ -125,10 +129,11 @@ def _costs(row: TaskRow) -> list[str | Text]:
 
 
 def _setting(summary: Summary) -> str:
-    """What tells apart runs of one strategy and budget: data type, seed, changed fields."""
+    """What tells apart runs of one strategy and budget: data type, seed, when questions are read, changed fields."""
     settings = summary.settings
+    asked = [f"question={settings.question}"] if settings.asked_later else []
     changed = [f"{key}={value}" for key, value in settings.deviations.items()]
-    return " ".join([settings.dtype, *([f"seed={settings.seed}"] if settings.seed else []), *changed])
+    return " ".join([settings.dtype, *([f"seed={settings.seed}"] if settings.seed else []), *asked, *changed])
 
 
 def _notes(summary: Summary) -> list[str]:
