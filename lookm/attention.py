@@ -113,7 +113,7 @@ def _compress(
     real: list[RealSoftmax] | None = None
     if not plain:
         output, real = _prefill_exactly(module, query, key, value, mask, dropout, scaling, kwargs, cache)
-    elif dropout == 0 and one_pass.serves(query) and any(needs != Needs() for needs in cache.row_needs):
+    elif dropout == 0 and one_pass.serves(query) and any(needs.all_queries for needs in cache.row_needs):
         output, statistics = _prefill_with_statistics(query, key, value, cache, scaling)
     else:
         output, log_sum_exp = _prefill(module, query, key, value, cache.prompt.starts, dropout, scaling)

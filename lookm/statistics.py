@@ -24,6 +24,11 @@ class Needs:
     squares: bool = False
     windows: frozenset[int] = frozenset()
 
+    @property
+    def all_queries(self) -> bool:
+        """Whether sums over all queries are among them, not over the last few alone."""
+        return self.sums or self.squares
+
     def __or__(self, other: "Needs") -> "Needs":
         return Needs(self.sums or other.sums, self.squares or other.squares, self.windows | other.windows)
 
