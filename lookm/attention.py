@@ -21,7 +21,7 @@ from lookm.exact import RealSoftmax, causal_mask
 from lookm.kernels import one_pass
 from lookm.kernels.prefill import attention_with_log_sum_exp
 from lookm.prompt_cache import PromptCache
-from lookm.statistics import Needs, Statistics
+from lookm.statistics import Statistics
 
 UNSUPPORTED = ("sliding_window", "position_bias")
 SOFTMAX = ("softcap", "s_aux")
