@@ -202,7 +202,8 @@ class PromptCache(Cache, ABC):
         for row, needs in zip(rows, self.row_needs, strict=True):
             row.make_statistics(needs)
             observe(late, row)
-            row.forget_queries()
+            if len(late) == len(strategies):  # others read queries when they choose
+                row.forget_queries()
         self.waiting.append((layer_index, rows))
         if layer_index != self.compressible[-1]:
             return []

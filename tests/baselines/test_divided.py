@@ -365,7 +365,7 @@ def test_a_sweep_of_divided_and_other_methods_answers_as_each_alone() -> None:
     model = built("qwen2_5_vl")
     inputs = left_padded([prompt("qwen2_5_vl", (12, 9, 14, 20)), prompt("qwen2_5_vl", (5, 20, 3, 8), seed=1)])
     strategies = [load_strategy(name, alpha1=a, alpha2=0.2) for name in METHODS for a in (0.05, 0.2)]
-    strategies += [load_strategy(name) for name in ("full", "h2o", "tp_pmerge", "bacon")]
+    strategies += [load_strategy(name) for name in ("full", "h2o", "tp_pmerge", "bacon", "csp", "expected_attention")]
     for static in (False, True):
         swept = generate_sweep(model, inputs, strategies, max_new_tokens=7, pad_token_id=0, cuda_graph=static)
         for strategy, row in zip(strategies, swept, strict=True):
