@@ -22,7 +22,7 @@ def prompt() -> dict[str, torch.Tensor]:
 def test_kept_positions_are_what_each_strategy_alone_keeps_in_every_layer() -> None:
     model, inputs = llava(), prompt()
     strategies = [load_strategy(name) for name in ready_strategies()]
-    strategies = [strategy for strategy in strategies if not strategy.whole_prompt]
+    strategies = [one for one in strategies if not (one.whole_prompt or one.shortens_prompt)]
     found = kept_positions(model, inputs, strategies)
     layers: list[Layer] = []
     observe_prefill(model, inputs, layers.append)
