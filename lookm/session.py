@@ -1,12 +1,14 @@
 """A block of `look_once`: which caches it hands to forward passes, and how the model's modules lead there."""
 
+from __future__ import annotations
+
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar, copy_context
 from threading import Condition, get_ident
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
 from torch import Tensor, nn
@@ -25,6 +27,13 @@ from lookm.record import PromptRecord
 from lookm.report import Report
 from lookm.shortening import Shortening, ShorteningStrategy
 from lookm.strategy import Strategy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+    from transformers import PreTrainedTokenizerBase
+
+    from lookm.kept import KeptPositions
 
 T = TypeVar("T")
 
@@ -77,6 +86,41 @@ class Session:
         if self._record is None:
             raise LookmError("no prompt was encoded inside look_once yet; call model.generate first")
         return self._record.report()
+
+    def show(
+        self,
+        inputs: Mapping[str, Tensor],
+        tokenizer: PreTrainedTokenizerBase,
+        images: Sequence[Image] = (),
+        *,
+        layer: int | None = None,
+    ) -> Figure:
+        """A picture of what the block's strategy keeps of a prompt: words shaded by how many heads kept them, images
+        veiled where their tokens went. A notebook shows it; the prompt is encoded once more.
+
+        Args:
+            inputs: what `generate` was given, one prompt.
+            tokenizer: of the model.
+            images: the prompt's images, in their order.
+            layer: one layer, from 0; None sums up all of them.
+
+        Raises:
+            LookmError: several prompts, another number of images, or matplotlib is missing.
+
+        Example:
+            >>> session.show(inputs, backbone.tokenizer, images).savefig("kept.png")
+        """
+        from lookm.kept import kept_positions
+        from lookm.kept_figure import draw_kept, shown_in_notebooks, token_texts
+
+        def observed() -> list[KeptPositions]:
+            open_sessions.set(())  # this prompt is looked at, not compressed
+            return kept_positions(self._model, inputs, [self.strategy])
+
+        kept = copy_context().run(observed)
+        texts = token_texts(tokenizer, inputs["input_ids"][0, -len(kept[0].is_image) :].tolist())
+        where = "all layers" if layer is None else f"layer {layer}"
+        return shown_in_notebooks(draw_kept(texts, images, kept, f"What the heads of {where} keep", layer))
 
     def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call a function in the block's context, from any thread; leaving the block waits for it.

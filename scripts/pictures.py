@@ -69,9 +69,9 @@ def draw_kept_tokens(options: argparse.Namespace) -> None:
         LookmError: wrong options, missing data or weights.
     """
     from benchmarks.report.attention_figure import save_figure
-    from benchmarks.report.kept_figure import draw_kept
     from lookm import load_strategy
     from lookm.kept import kept_positions
+    from lookm.kept_figure import draw_kept
 
     settings = _settings(options)
     asked = settings.strategy
@@ -85,7 +85,7 @@ def draw_kept_tokens(options: argparse.Namespace) -> None:
     where = "all layers and heads" if layer is None else f"all heads of layer {options.layer}"
     size = f"{asked.budget} tokens" if asked.nominal_budget is None else f"{asked.nominal_budget:.0%}"
     title = f"{_title(backbone, sample)} · nominal budget {size}, {where}"
-    save_figure(draw_kept(sample, kept, title, layer), options.output)
+    save_figure(draw_kept(sample.tokens, sample.images, kept, title, layer), options.output)
     for positions in kept:
         share = positions.share()
         text, images = float(share[~positions.is_image].mean()), float(share[positions.is_image].mean())

@@ -24,7 +24,7 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["engine", "quickstart", "ask_later"])
+@pytest.mark.parametrize("page", ["engine", "quickstart", "ask_later", "wrapped"])
 def test_library_code_runs_and_prints_what_the_page_shows(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     for code in blocks(page, "python"):
         exec(code, {})

@@ -160,6 +160,7 @@ def view_sample(backbone: Backbone, dataset: Dataset, sample_id: str) -> ModelVi
     Raises:
         LookmError: the sample or one of its images cannot be read.
     """
+    from lookm.kept_figure import token_texts
     from lookm.models.backbone import padded_to_square
 
     (example,) = build_examples(dataset, [sample_id], backbone)
@@ -177,11 +178,5 @@ def view_sample(backbone: Backbone, dataset: Dataset, sample_id: str) -> ModelVi
         truth=str(dataset.samples[sample_id]["response"]),
         images=tuple(images),
         inputs=inputs,
-        tokens=tuple(_text(backbone, token) for token in inputs["input_ids"][0].tolist()),
+        tokens=token_texts(backbone.tokenizer, inputs["input_ids"][0].tolist()),
     )
-
-
-def _text(backbone: Backbone, token: int) -> str:
-    """One token's text, with the space before it that some tokenizers leave out of a text's beginning."""
-    text, piece = str(backbone.tokenizer.decode([token])), str(backbone.tokenizer.convert_ids_to_tokens(token))
-    return f" {text}" if piece.startswith("▁") and not text.startswith(" ") else text

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.evaluation.examples import ModelView
+from lookm.errors import LookmError
 from lookm.kept import KeptPositions, image_spans, token_grid
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 INK, GONE, WARM = "#222222", "#9aa1a8", (1.0, 0.6, 0.0)
 _VEIL = np.array([0.08, 0.1, 0.14])
@@ -47,20 +49,33 @@ def heat(picture: Image, share: Tensor, side: int = 96) -> np.ndarray:
     return pixels * (1 - alpha) + colour * alpha
 
 
-def draw_kept(sample: ModelView, kept: Sequence[KeptPositions], title: str, layer: int | None = None) -> Figure:
+def draw_kept(
+    tokens: Sequence[str],
+    images: Sequence[Image],
+    kept: Sequence[KeptPositions],
+    title: str,
+    layer: int | None = None,
+) -> Figure:
     """One line a strategy: the prompt's words on the left, its images on the right.
 
     Args:
-        sample: the sample.
-        kept: what each strategy kept of it.
+        tokens: the text of each of the prompt's tokens, such as `token_texts` makes them.
+        images: in their order.
+        kept: what each strategy kept of the prompt.
         title: above all.
         layer: one layer; None sums up all of them.
-    """
-    from matplotlib.figure import Figure
 
-    spans = image_spans(kept[0].is_image, len(sample.images))
+    Raises:
+        LookmError: if the image tokens cannot be divided among so many images.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise LookmError("pictures are drawn by matplotlib: pip install 'lookm-harness[harness]'") from None
+
+    spans = image_spans(kept[0].is_image, len(images))
     down = -(-len(spans) // _ACROSS)
-    lines = _lines(sample.tokens, kept[0].is_image)
+    lines = _lines(tokens, kept[0].is_image)
     height = max(0.62 * down, _STEP * len(lines)) + 0.42
     figure = Figure(figsize=(11, height * len(kept) + 0.5), dpi=130)
     figure.suptitle(title, fontsize=10.5, color=INK, x=0.012, ha="left", y=1 - 0.16 / figure.get_figheight())
@@ -71,8 +86,29 @@ def draw_kept(sample: ModelView, kept: Sequence[KeptPositions], title: str, laye
         axes = figure.add_axes((0.012, bottom, 0.47, share_of_height))
         _draw_text(axes, positions, share, lines)
         axes = figure.add_axes((0.485, bottom + 0.05 * share_of_height, 0.505, 0.9 * share_of_height))
-        _draw_images(axes, sample.images, [share[span.start : span.stop] for span in spans], down)
+        _draw_images(axes, images, [share[span.start : span.stop] for span in spans], down)
     return figure
+
+
+def shown_in_notebooks(figure: Figure) -> Figure:
+    """The figure, such that a notebook's cell that ends with it shows it, with `%matplotlib inline` or without."""
+
+    def png() -> bytes:
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+    figure._repr_png_ = png  # type: ignore[attr-defined]
+    return figure
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> tuple[str, ...]:
+    """Each token's text, with the space before it that some tokenizers leave out of a text's beginning."""
+    texts = []
+    for token in ids:
+        text, piece = str(tokenizer.decode([token])), str(tokenizer.convert_ids_to_tokens(token))
+        texts.append(f" {text}" if piece.startswith("▁") and not text.startswith(" ") else text)
+    return tuple(texts)
 
 
 def _lines(tokens: Sequence[str], is_image: Tensor) -> list[list[tuple[int, str]]]:
