@@ -48,7 +48,7 @@ def test_command_draws_and_says_what_is_kept(tmp_path: Path, capsys: pytest.Capt
     assert "tp         keeps 100.0% of the text" in told
     assert "full       keeps 100.0% of the text and 100.0% of the image tokens" in told
     for arguments, message in [
-        (["--layer", "9"], "--layer 9 is none of the model's layers, 1 to 4"),
+        (["--layer", "9"], "--layer 9 is none of the model's layers, 1 to 6"),
         (["--strategies", "nope"], "strategy 'nope' is unknown"),
         (["--output", "kept.doc"], "--output kept.doc is no picture"),
     ]:
