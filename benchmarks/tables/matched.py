@@ -14,7 +14,7 @@ from benchmarks.tables.frame import budget_text, known_datasets, read_frame, run
 from benchmarks.tables.paper import measured_by_others
 from benchmarks.tables.table import ABSENT, Row, Table, Text, percent, signed
 from lookm.errors import LookmError
-from lookm.registry import strategy_names
+from lookm.registry import ready_strategies
 
 if TYPE_CHECKING:
     import pandas
@@ -196,7 +196,7 @@ def _notes(
     failed = max(part.mean[run].failed for run in names)
     if failed:
         notes.append(f"Up to {failed} samples of a run have no answer; scores are over those that have one.")
-    missing = sorted(set(strategy_names()) - {part.variants[run].partition(",")[0] for run in names})
+    missing = sorted(set(ready_strategies()) - {part.variants[run].partition(",")[0] for run in names})
     if missing:
         notes.append(f"No run of {', '.join(missing)}. {FILL}")
     return tuple(notes)
