@@ -112,10 +112,7 @@ class Settings:
     @property
     def is_full(self) -> bool:
         """Whether the whole cache of the whole prompt is kept as it is."""
-        from lookm.shortening import ShorteningStrategy
-
-        shortens = isinstance(self.strategy, ShorteningStrategy)
-        return not self.compresses and not shortens and self.strategy.stores_plainly
+        return not self.compresses and not self.strategy.shortens_prompt and self.strategy.stores_plainly
 
     @property
     def identity(self) -> dict[str, Any]:

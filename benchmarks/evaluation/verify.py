@@ -127,6 +127,7 @@ def settings_of(folder: RunFolder, overrides: Mapping[str, Any]) -> Settings:
             config.benchmark.root = _moved(str(config.benchmark.root), str(config.data_dir), str(value))
         config[key] = value
     choices = {group: str(configuration[group]["name"]) for group in ("model", "benchmark", "strategy")}
+    choices["storage"] = str(configuration["strategy"].get("storage", {}).get("name", "plain"))
     return replace(read_settings(config, choices), results_dir=folder.path.parent)
 
 

@@ -75,7 +75,8 @@ class Group:
     """Runs that differ in nothing but the strategy and its budget.
 
     Attributes:
-        label: model and benchmark in words; setting: data type, seed, and when questions are read.
+        label: model and benchmark in words; setting: data type and seed.
+        question: when questions are read: "seen" by the compression, "unseen" or "many".
         model, benchmark: names of their YAMLs; is_paper_benchmark: whether the paper has numbers of it.
         rows: the runs, the full cache first, then by strategy and budget.
         frame: their samples, only those that all runs have that have any of a dataset.
@@ -87,6 +88,7 @@ class Group:
 
     label: str
     setting: str
+    question: str
     model: str
     benchmark: str
     is_paper_benchmark: bool
@@ -150,10 +152,10 @@ def _group(listed: Sequence[RunFolder]) -> Group | None:
     )
     by_protocol = {name: Runs(frame, name) for name in PROTOCOLS}
     seed = f", seed {first['seed']}" if first.get("seed") else ""
-    asked = f", question {first['question']}" if first.get("question") else ""
     return Group(
         label=str(frame.label.iloc[0]),
-        setting=f"{first['dtype']}{seed}{asked}",
+        setting=f"{first['dtype']}{seed}",
+        question=str(first.get("question", "seen")),
         model=first["model"]["name"],
         benchmark=first["benchmark"]["name"],
         is_paper_benchmark=is_paper,

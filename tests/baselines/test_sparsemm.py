@@ -105,7 +105,7 @@ def test_a_head_scores_where_its_largest_weight_lies_on_the_region() -> None:
 def test_the_command_writes_what_the_strategy_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "made" / "heads.json"
     assert head_scores.main(["--output", str(path), "--prompts", "3", "--images", "2", "device=cpu"]) == 0
-    assert "4 layers × 4 heads, 3 prompts" in capsys.readouterr().out
+    assert "6 layers × 4 heads, 3 prompts" in capsys.readouterr().out
     made = json.loads(path.read_text())
     assert made["model"] == "tiny"
     assert all(score * 3 == pytest.approx(round(score * 3)) for row in made["heads"] for score in row)
