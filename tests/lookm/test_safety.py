@@ -226,7 +226,9 @@ def test_wrong_arguments_are_named_and_leave_the_model_alone(arguments: dict[str
 
 
 def test_unknown_fields_are_refused_with_those_that_exist() -> None:
-    with pytest.raises(LookmError, match="has no field 'text_prior'; it has alpha1, alpha2, budget, semantics, storage"):
+    with pytest.raises(
+        LookmError, match="has no field 'text_prior'; it has alpha1, alpha2, budget, semantics, storage"
+    ):
         load_strategy("h2o", text_prior="strict")
     with pytest.raises(LookmError, match="text_prior='stict' is unknown; choose one of off, union, strict"):
         load_strategy("tp", text_prior="stict")
