@@ -64,7 +64,7 @@ class TaskRow:
         n: answered samples; failed: samples without an answer; missing: samples not computed yet.
         scores: protocol → mean over the task's datasets of the mean over their answered samples, in [0, 1].
         chance: the same mean of the datasets' chance levels.
-        budget: mean realised budget of the samples; kept_bytes: mean key and value bytes of a sample.
+        budget: mean share of the full cache's bytes that was kept; kept_bytes: mean key and value bytes of a sample.
         changed: share of answers that differ from the full cache's; compared: of how many samples.
         decode_ms: median time of a decode step, in milliseconds, over the `timed` samples in whose steps no other
             strategy decoded; None where there are none.
@@ -165,7 +165,7 @@ def _row(name: str, results: Sequence[DatasetResult]) -> TaskRow:
         missing=sum(result.selected for result in results) - len(records),
         scores={protocol: score for protocol, score in scores.items() if score is not None},
         chance=None if None in levels.values() else _task_mean(results, levels),
-        budget=_mean(record.realised_budget for record in answered),
+        budget=_mean(record.kept_bytes / record.full_bytes for record in answered if record.full_bytes),
         kept_bytes=_mean(record.kept_bytes for record in answered),
         changed=_task_mean(results, {dataset: share for dataset, (share, _) in changes.items()}),
         compared=sum(compared for _, compared in changes.values()),

@@ -52,6 +52,10 @@ def test_runs_of_one_strategy_in_several_storages_stand_apart(settings_of: MakeS
     kept = [summary.mean.kept_bytes or 0 for summary in summaries]
     assert kept[1] < kept[0]
     assert kept[3] < kept[2]
+    shares = [summary.mean.budget or 0 for summary in summaries]  # of bytes: a storage keeps every token of full
+    assert shares[0] == 1
+    assert shares[1] < 1
+    assert shares[3] < shares[2]
     runs = {run.name: run for run in find_runs(asked[0].results_dir)}
     assert len(runs) == 4
     abouts = [json.loads((one.folder / "run.json").read_text()) for one in asked]
