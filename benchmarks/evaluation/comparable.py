@@ -15,7 +15,7 @@ def facts_of(about: Mapping[str, Any]) -> dict[str, Any]:
         about: what its `run.json` says.
     """
     configuration = about.get("configuration", {})
-    shared = {name: value for name, value in configuration.items() if name != "strategy"}
+    shared = {"question": "seen"} | {name: value for name, value in configuration.items() if name != "strategy"}
     semantics = configuration.get("strategy", {}).get("semantics")
     origin = {name: about.get(name) or {} for name in ("generation", "data")}
     return dict(flattened({**shared, "semantics": semantics, "weights": about.get("weights"), **origin}))

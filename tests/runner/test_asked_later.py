@@ -106,7 +106,7 @@ def test_folders_say_when_questions_were_read_and_are_compared_among_their_own_o
     assert many.run == seen.run.replace("-fp32", "-many-fp32")
     about = {one.run: {"configuration": one.identity} for one in (seen, unseen)}
     assert not comparable(*about.values())
-    assert differences(about) == {"question": {"absent": seen.run, "unseen": unseen.run}}
+    assert differences(about) == {"question": {"seen": seen.run, "unseen": unseen.run}}
     with pytest.raises(LookmError, match="unknown question 'later'; choose one of seen, unseen, many"):
         settings_of("question=later")
 

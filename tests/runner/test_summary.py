@@ -10,7 +10,12 @@ from tests.runner.conftest import MakeSettings
 
 
 def record(number: int, tokens: tuple[int, ...] = (5, 2), **fields: object) -> SampleRecord:
-    base = {"realised_budget": 0.5, "kept_bytes": 1000, "times": {"decode_ms_per_token": float(number)}}
+    base = {
+        "realised_budget": 0.5,
+        "kept_bytes": 1000,
+        "full_bytes": 2000,
+        "times": {"decode_ms_per_token": float(number)},
+    }
     return SampleRecord(sample_id=number, digest="", answer_tokens=tokens, **{**base, **fields})  # type: ignore[arg-type]
 
 
