@@ -198,6 +198,7 @@ class CompressedLayer(DynamicLayer):
     def reset(self) -> None:
         """Forget everything."""
         self.seen, self.later, self.stored, self.queries, self.padding, self._valid = 0, 0, None, None, None, None
+        self.is_initialized = False  # else transformers 5.17 would fill keys and values with zeros, which are gone
         super().reset()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
