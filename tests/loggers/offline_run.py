@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ def _records(content: bytes) -> Iterator[bytes]:
             place += BLOCK - place % BLOCK
             continue
         _, length, kind = struct.unpack_from("<IHB", content, place)
+        if place + HEADER + length > len(content):
+            raise EOFError("the last record is still being written")
         parts += content[place + HEADER : place + HEADER + length]
         place += HEADER + length
         if kind in (1, 4):
@@ -39,10 +42,22 @@ class OfflineRun:
     exit_code: int | None = None
 
 
+def _whole_records(path: Path, seconds: float = 30) -> list[bytes]:
+    """The records of a file, once the process that writes it has ended the last one."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return list(_records(path.read_bytes()))
+        except EOFError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
 def read_offline_run(path: Path) -> OfflineRun:
     """Parse one `run-<id>.wandb`."""
     found = OfflineRun()
-    for content in _records(path.read_bytes()):
+    for content in _whole_records(path):
         record = messages.Record()
         record.ParseFromString(content)
         kind = record.WhichOneof("record_type")
