@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from wandb.proto import wandb_internal_pb2 as messages
 
 BLOCK, HEADER = 32768, 7
@@ -42,13 +43,13 @@ class OfflineRun:
     exit_code: int | None = None
 
 
-def _whole_records(path: Path, seconds: float = 30) -> list[bytes]:
+def _whole_records(path: Path, seconds: float = 30) -> list[Any]:
     """The records of a file, once the process that writes it has ended the last one."""
     end = time.monotonic() + seconds
     while True:
         try:
-            return list(_records(path.read_bytes()))
-        except EOFError:
+            return [messages.Record.FromString(content) for content in _records(path.read_bytes())]
+        except (EOFError, DecodeError):
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
@@ -57,9 +58,7 @@ def _whole_records(path: Path, seconds: float = 30) -> list[bytes]:
 def read_offline_run(path: Path) -> OfflineRun:
     """Parse one `run-<id>.wandb`."""
     found = OfflineRun()
-    for content in _whole_records(path):
-        record = messages.Record()
-        record.ParseFromString(content)
+    for record in _whole_records(path):
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found.run = record.run
