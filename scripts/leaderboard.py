@@ -2,7 +2,7 @@
 
     python -m scripts.leaderboard                                    # tiny model, MileBench-mini
     python -m scripts.leaderboard model=llava7b task=NH limit=20
-    python -m scripts.leaderboard --output results/mini/leaderboard.txt --page leaderboard.html
+    python -m scripts.leaderboard --output leaderboard.txt --page leaderboard.html
     python -m scripts.leaderboard results/runs                       # computes nothing: all these runs on one page
 
 Runs what is missing of `run.py -m strategy=…` and reads the run folders. The table has the mean over all tasks, some
