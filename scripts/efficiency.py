@@ -6,8 +6,8 @@
 
 Parts: decode (ms/token and key/value bytes by budget, prompt length and batch, beside the paper's row and the
 bandwidth floor), prefill (compressed against plain SDPA and eager attention, time and peak memory), sweep (the eleven
-rows of Table 1 together against the full-cache row alone and eleven single runs), capacity (the largest batch in a
-given memory, and its tokens/s).
+rows of Table 1, and all rows that share a prefill, against the full-cache row alone and eleven single runs), capacity
+(the largest batch in a given memory, and its tokens/s).
 
 Every part has a JSON and a text in a folder of the device's name. A part that is there with the same sizes is not
 measured again. On a GPU the model is a randomly initialised LLaVA-7B in full size, on a CPU
@@ -33,7 +33,7 @@ from benchmarks.tables.table import Table, as_text
 from lookm.errors import LookmError
 
 from .measuring.decode import decode_grid, largest_batches, paper_rows
-from .measuring.prefill import prefill_overheads
+from .measuring.prefill import VARIANTS, prefill_overheads
 from .measuring.table1 import sweep_costs
 from .measuring.workplace import SHAPES, Sizes, Workplace
 
@@ -43,21 +43,21 @@ Columns = dict[str, Callable[[Row], str]]
 PARTS: dict[str, tuple[str, Callable[[Workplace], Iterable[dict[str, Any]]]]] = {
     "decode": ("Decode steps", decode_grid),
     "prefill": ("Prefill", prefill_overheads),
-    "sweep": ("Eleven rows from one prefill", sweep_costs),
+    "sweep": ("Many rows from one prefill", sweep_costs),
     "capacity": ("Largest batch in a given memory", largest_batches),
 }
 
 CPU = Sizes(
     shape="small", lengths=(1024, 2048, 4096, 8192, 16384, 32768), batches=(1, 2, 4, 8, 16, 32, 64), table_length=3113,
     prefill_lengths=(4096,), length=4096, new_tokens=16, steps=8, repeats=5, memory=1 << 30,
-    tiny=((1, 8), (8, 8), (8, 32)),
+    tiny=((1, 8), (8, 8), (8, 32)), variants=VARIANTS,
 )  # fmt: skip
 GPU = replace(
     CPU, shape="llava7b", prefill_lengths=(4096, 16384, 32768), new_tokens=32, steps=16, memory=24 << 30, tiny=(),
 )  # fmt: skip
 QUICK = Sizes(
     shape="nano", lengths=(64,), batches=(1, 2), table_length=80, prefill_lengths=(96,), length=96,
-    new_tokens=2, steps=1, repeats=1, memory=1 << 22, tiny=((1, 2),),
+    new_tokens=2, steps=1, repeats=1, memory=1 << 22, tiny=((1, 2),), variants=VARIANTS,
 )  # fmt: skip
 OPTIONS = {
     "lengths": "prompt tokens of the decode grid, one prompt each",
@@ -158,6 +158,7 @@ def parser() -> argparse.ArgumentParser:
     for name, text in OPTIONS.items():
         several = "+" if isinstance(getattr(CPU, name), tuple) else None
         sizes.add_argument(f"--{name.replace('_', '-')}", type=int, nargs=several, metavar="N", help=text)
+    sizes.add_argument("--variants", nargs="+", choices=VARIANTS, help="of the prefill; default: all")
     sizes.add_argument("--memory-gib", type=float, help="memory of the largest batch, weights included")
     return command
 
@@ -176,6 +177,8 @@ def chosen_sizes(arguments: argparse.Namespace, device: torch.device) -> Sizes:
             raise LookmError(f"--{name.replace('_', '-')} {min(numbers)} is no size; choose a positive number")
         if value is not None:
             changes[name] = numbers if isinstance(value, list) else value
+    if arguments.variants is not None:
+        changes["variants"] = tuple(arguments.variants)
     if arguments.memory_gib is not None:
         changes["memory"] = int(arguments.memory_gib * 2**30)
     return replace(QUICK if arguments.quick else CPU if device.type == "cpu" else GPU, **changes)

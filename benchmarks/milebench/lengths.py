@@ -123,10 +123,11 @@ def _tokens_per_image(fields: Mapping[str, Any], folder: Path | None, tokenizer:
     """The most tokens of an image and its marks, by the folder's `config.json`, or else by the full-size model's."""
     from lookm.models.family import family_of
     from lookm.models.loading import read_config
+    from lookm.models.tiny import TOKENS_PER_IMAGE
 
     config = read_config(folder) if folder is not None and (folder / "config.json").is_file() else None
-    if "family" not in fields:  # the tiny model's
-        return int((config or {})["image_seq_length"])
+    if "family" not in fields:  # the tiny models'
+        return int((config or {}).get("image_seq_length", TOKENS_PER_IMAGE))
     family = family_of(fields)
     shape = family.image_shape(family.full_size() if config is None else family.read_config(config))
     marks = (tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in family.around_image if mark)

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from benchmarks.tables.matched import EqualBytes
 
 RESULTS = Path("results/runs")
+TINY = ("tiny", "tiny_qwen")  # the models that MileBench-mini was made for
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     """Adds them to a parser; the positional one is called `name` and explained by `text`."""
     parser.add_argument(name, help=text)
     parser.add_argument("--model", default="tiny", help="a file of configs/model (tiny)")
-    parser.add_argument("--benchmark", help="a file of configs/benchmark (mini for the tiny model, else milebench)")
+    parser.add_argument("--benchmark", help="a file of configs/benchmark (mini for the tiny models, else milebench)")
     parser.add_argument("--semantics", default="paper", help="paper or release (paper)")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="official", help="whose scores (official)")
     parser.add_argument(
@@ -97,7 +98,7 @@ def read_equal_bytes(options: argparse.Namespace) -> EqualBytes:
 
 
 def _benchmark(options: argparse.Namespace) -> str:
-    return str(options.benchmark or ("mini" if options.model == "tiny" else "milebench"))
+    return str(options.benchmark or ("mini" if options.model in TINY else "milebench"))
 
 
 def read_conditions(pairs: Sequence[str]) -> dict[str, str]:

@@ -18,7 +18,8 @@ from lookm import look_once
 
 from .workplace import SHAPES, Shape, Workplace, attempted, build, in_turns, prompt_ids
 
-STRATEGIES = ("h2o", "snapkv", "roco", "tp", "tp_pmerge", "replay")
+STRATEGIES = ("h2o", "snapkv", "roco", "p_merge", "tp", "tp_pmerge", "streaming", "knorm", "keydiff", "replay")
+VARIANTS = (*STRATEGIES, "eager")
 ON_CPU = ("plain", "h2o", "tp_pmerge", "replay", "eager")
 """Variants whose memory is measured on a CPU, where each needs a process of its own."""
 
@@ -97,7 +98,7 @@ def _at_length(place: Workplace, length: int, ids: Tensor) -> Iterator[dict[str,
         return {}
 
     works: dict[str, Callable[[], object]] = {}
-    for name in ("plain", *STRATEGIES, "eager"):
+    for name in ("plain", *place.sizes.variants):
         work = partial(prefill, place.model, name, ids)
         row = attempted(place, {"length": length, "batch": 1, "variant": name}, partial(fits, work))
         if "skipped" in row:

@@ -1,4 +1,4 @@
-"""The cost of a sweep: the eleven rows of Table 1 together, beside the full-cache row and eleven single runs."""
+"""The cost of a sweep: Table 1's rows, and all that share a prefill, beside the full row and eleven single runs."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lookm import Strategy, SweepRow, generate_sweep, load_strategy, look_once
-from lookm.registry import PAPER_ROWS
+from lookm.registry import PAPER_ROWS, ready_strategies
 from lookm.sweep import first_differences
 
 from .workplace import Workplace, attempted, in_turns, prompt_ids
@@ -30,8 +30,10 @@ def single_run(model: PreTrainedModel, inputs: Mapping[str, Tensor], strategy: S
 
 
 def sweep_cost(place: Workplace, model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Times of the four ways, in turns, and how many answers differ from those of the single runs."""
+    """Times of all ways, in turns, and how many answers differ from those of the single runs."""
     strategies = [load_strategy(name) for name in PAPER_ROWS]
+    others = [load_strategy(name) for name in ready_strategies() if name not in PAPER_ROWS]
+    every = [*strategies, *(one for one in others if one.joins_sweeps)]
     new_tokens, graph = place.sizes.new_tokens, place.on_gpu
 
     def swept(chosen: Sequence[Strategy], cuda_graph: bool = False) -> list[SweepRow]:
@@ -43,6 +45,7 @@ def sweep_cost(place: Workplace, model: PreTrainedModel, inputs: Mapping[str, Te
     works: dict[str, Any] = {
         "full row alone": lambda: swept(strategies[:1]),
         "eleven rows together": lambda: swept(strategies),
+        f"{len(every)} rows together": lambda: swept(every),
         "full row, look_once and generate": lambda: single_run(model, inputs, strategies[0], new_tokens),
         "eleven single runs": lambda: [single_run(model, inputs, one, new_tokens) for one in strategies],
     }

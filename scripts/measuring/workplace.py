@@ -163,6 +163,7 @@ class Sizes:
         repeats: runs after the one for warming up.
         memory: bytes of the device that the largest batch may take.
         tiny: prompts, and images a prompt, of the sweeps on the shipped tiny model; on a CPU only.
+        variants: of the prefill, beside the plain one.
     """
 
     shape: str
@@ -176,6 +177,7 @@ class Sizes:
     repeats: int
     memory: int
     tiny: tuple[tuple[int, int], ...]
+    variants: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ evaluation ends below) and no handwritten digit.
 
 MileBench-mini, {samples} held-out samples per dataset (evaluation seed {evaluation_seed}): files → `build_prompt` →
 `Backbone.inputs` → greedy `generate` → `score_predictions`, MileBench's own protocol; the question stands last, as in
-MileBench, or before its pictures. Chance is what guessing scores, or the best constant answer under ROUGE-L.
+MileBench, or before its pictures; one that comes later (`question=unseen`) is the full cache's question last. Chance is
+what guessing scores, or the best constant answer under ROUGE-L.
 
 | task | dataset | metric | question last | question first | chance |
 |---|---|---|---|---|---|
@@ -49,8 +50,8 @@ _HOW = """
 - **Seeing.** Vision tower and projector learn first and alone. The words' embeddings stand still, and every image token
   shall become the sum of the embeddings of the words for its picture, and of the place of each disc along fixed random
   directions. The decoder then reads a picture as it reads words; tower and projector stay as they are from there on.
-- **Retrieval.** One head of layer 0 begins by looking at the token before, the heads of layer 1 by comparing words with
-  what it writes and with what tokens are, and copying what they find (`give_circuits` in `families.py`).
+- **Retrieval.** One head of layer 0 begins by looking at the token before, four key heads behind it by comparing words
+  with what it writes and with what tokens are, and copying what they find (`give_circuits` in `families.py`).
 - **Length.** The decoder first reads one token for each picture, the mean of its {tokens}, and only then all of them.
   Positions are those of the whole prompt throughout: names and pictures stand as far from each other as they will.
 - **Comparing and motion.** An answer says what it sees before it concludes: T-3 the disc's first and last quarter of

@@ -267,9 +267,10 @@ def give_circuits(model: Any) -> None:
     """Let training begin with the circuit on which retrieval ("ada 7 … ada" → 7) is built.
 
     The first head of layer 0 looks at the token before, whatever it is: its query and key biases agree after one
-    position's rotation, and it writes what it sees into a random subspace. The heads of layer 1, where there is such a
-    layer, ask for a token's own word and the one before, among the words before other tokens or among their contents,
-    and copy what they find. Words and answers begin with the same embeddings. All of it is learnt further.
+    position's rotation, and it writes what it sees into a random subspace. Four key heads, those of layer 1 and, where
+    it has fewer, of layer 2, ask for a token's own word and the one before, among the words before other tokens or
+    among their contents, and copy what they find. Words and answers begin with the same embeddings. All of it is learnt
+    further.
     """
     text, decoder = model.config.get_text_config(), model.model.language_model
     width = text.hidden_size
@@ -298,9 +299,10 @@ def give_circuits(model: Any) -> None:
         (read, write.T, read.T),  # the content: reads the word before, such as a picture's name
     )
     queries_per_key = text.num_attention_heads // text.num_key_value_heads
-    for layer in decoder.layers[1:2]:
-        attention = layer.self_attn
-        for head, (keys, values, written) in enumerate(heads[: text.num_key_value_heads]):
+    for number, (keys, values, written) in enumerate(heads):
+        after, head = divmod(number, text.num_key_value_heads)
+        if 1 + after < len(decoder.layers):
+            attention = decoder.layers[1 + after].self_attn
             rows = slice(head * size, (head + 1) * size)
             queries = slice(queries_per_key * rows.start, queries_per_key * rows.start + size)
             attention.q_proj.weight[queries] = MATCH * (read + BEFORE * write.T)

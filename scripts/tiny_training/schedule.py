@@ -54,8 +54,8 @@ CURRICULUM: tuple[Stage, ...] = (
     # The rate would halve in 2,000 steps.
     Stage("glance", 1200, 4, 12, 16, tokens=2_000, choices=0.15, shares=SLOW, rate=1e-3, final_rate=1e-3 * 0.5**0.6),
     Stage("glance far", 200, 8, 40, 16, tokens=2_000, choices=0.15, shares=SLOW, rate=6e-4, final_rate=5e-4),
-    Stage("read", 160, 8, 40, tokens=4_000, choices=0.4, single=0.3, shares=SLOW, rate=5e-4, final_rate=5e-5),
-    Stage("settle", 150, 8, 40, choices=0.6, single=0.4, first=0.4, shares=LATE, rate=3e-4, final_rate=2e-5),
+    Stage("read", 400, 8, 40, choices=0.4, single=0.3, first=0.4, shares=SLOW, rate=5e-4, final_rate=1e-4),
+    Stage("settle", 300, 8, 40, choices=0.6, single=0.5, first=0.5, shares=LATE, rate=3e-4, final_rate=2e-5),
 )
 
 

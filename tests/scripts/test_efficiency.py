@@ -64,12 +64,13 @@ def check_decode(found: list[dict[str, Any]]) -> None:
 def check_others(folder: Path) -> None:
     """Prefill, sweep and capacity."""
     variants = {row["variant"]: row for row in rows(folder, "prefill")}
-    assert set(variants) == {"plain", "h2o", "snapkv", "roco", "tp", "tp_pmerge", "replay", "eager"}
+    assert set(variants) == {"plain", *prefill.VARIANTS}
     assert variants["plain"]["times_first"] == 1
     assert [variants[name]["peak_times_first"] for name in ("plain", "h2o", "eager")] == [1.0, 1.25, 1.5]
     sweep = rows(folder, "sweep")
     assert [row["model"] for row in sweep] == ["tiny, trained", "nano"]
     assert all(row["answers_that_differ_from_single_runs"] == 0 and row["answers"] == 11 for row in sweep)
+    assert all("34 rows together" in row["ways"] for row in sweep)
     assert all(row["ways"]["eleven single runs"]["times_first"] > 1 for row in sweep)
     capacity = {row["budget"]: row for row in rows(folder, "capacity")}
     assert capacity[1.0]["batch"] < capacity[0.2]["batch"] < capacity[0.05]["batch"]
