@@ -3,6 +3,7 @@
     python -m scripts.figures figure5                      tiny model, MileBench-mini
     python -m scripts.figures figure6 --model llava7b      the paper's LLaVA-1.5-7B on MileBench
     python -m scripts.figures pareto                       every method over realised bytes (+experiment=matched)
+    python -m scripts.figures asked                        the same runs, question seen and unseen, side by side
 
 Reads run folders only. Fill them with `lookm sweep +experiment=figure5 model=…`; what is missing is named with the
 command that fills it. The paper shows these curves as pictures without numbers, so ours stand alone.
@@ -26,27 +27,35 @@ OUTPUT = Path("results/figures")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for wrong input."""
     options = _parser().parse_args(arguments)
-    if options.figure == "pareto":
-        pareto(options)
+    if options.figure in ("pareto", "asked"):
+        equal_bytes(options)
     else:
         draw(options)
     return 0
 
 
-def pareto(options: argparse.Namespace) -> None:
-    """Draws score over realised bytes and says where the picture lies.
+def equal_bytes(options: argparse.Namespace) -> None:
+    """Draws runs with a `budget=`, over realised bytes or by when they were asked; says where the picture lies.
 
     Raises:
         LookmError: wrong input, no runs with a `budget=`, or runs that must not stand in one figure.
     """
     from benchmarks.tables.curves import save_figure
-    from benchmarks.tables.pareto import draw_pareto, pareto_caption
 
     if options.x or options.overrides:
-        raise LookmError("pareto is drawn over realised bytes: leave out --x; --where chooses runs, not --set")
-    part = read_equal_bytes(options)
-    name = f"pareto-{options.model}-{options.benchmark or part.benchmark}"
-    print("\n".join(map(str, save_figure(draw_pareto(part), options.output or OUTPUT / name, pareto_caption(part)))))
+        raise LookmError(f"{options.figure} is drawn at equal bytes: leave out --x; --where chooses runs, not --set")
+    if options.figure == "pareto":
+        from benchmarks.tables.pareto import draw_pareto, pareto_caption
+
+        part = read_equal_bytes(options)
+        figure, text = draw_pareto(part), pareto_caption(part)
+    else:
+        from benchmarks.tables.asked import asked_caption, draw_asked
+
+        part, unseen = (read_equal_bytes(options, question=question) for question in ("seen", "unseen"))
+        figure, text = draw_asked(part, unseen), asked_caption(part, unseen)
+    name = f"{options.figure}-{options.model}-{part.benchmark}"
+    print("\n".join(map(str, save_figure(figure, options.output or OUTPUT / name, text))))
 
 
 def draw(options: argparse.Namespace) -> None:
@@ -84,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lookm figure", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser, "figure", "figure5 (scores over the budget), figure6 (over α1 : α2) or pareto (over bytes)")
+    add_arguments(
+        parser, "figure", "figure5 (scores over the budget), figure6 (over α1 : α2), pareto (over bytes) or asked"
+    )
     parser.add_argument("--x", choices=["nominal", "realised", "split"], help="what lies on the horizontal axis")
     parser.add_argument(
         "--output",

@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser, name: str, text: str) -> None
         help="only runs with this, such as dtype=float32 or model.max_context_len=2000",
     )
     parser.add_argument("--common", action="store_true", help="compare the samples that all runs have, and only those")
-    parser.add_argument("--budget", metavar="B,…", help="of matched and pareto: these budgets (all that there are)")
+    parser.add_argument(
+        "--budget", metavar="B,…", help="of matched, pareto and asked: these budgets (all that there are)"
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -71,8 +73,8 @@ def read_arguments(name: str, options: argparse.Namespace) -> tuple[Experiment, 
     return experiment, find_runs(options.results or RESULTS)
 
 
-def read_equal_bytes(options: argparse.Namespace) -> EqualBytes:
-    """The runs with a `budget=` that were asked for.
+def read_equal_bytes(options: argparse.Namespace, **where: str) -> EqualBytes:
+    """The runs with a `budget=` that were asked for, and of which `where` is true, too.
 
     Raises:
         LookmError: a wrong budget, no such runs, or runs that must not stand in one table.
@@ -92,7 +94,7 @@ def read_equal_bytes(options: argparse.Namespace) -> EqualBytes:
         budgets=[split_budget(budget, 0.1, 0.1)[0] for budget in given],
         semantics=options.semantics,
         protocol=options.protocol,
-        where=read_conditions(options.where),
+        where=read_conditions(options.where) | where,
         common=options.common,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.tables.matched import LOOKM, EqualBytes
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LINE = 0.023  # height of a label, as a share of the panel
+_LINE = 0.16  # from one label to the next, in inches
 _LEVEL: dict[str, Any] = {"fontsize": 7.5, "color": "#666666", "va": "bottom"}
 
 
@@ -69,7 +69,7 @@ def draw_pareto(part: EqualBytes) -> Figure:
     for level in levels if len(levels) == 1 else ():
         panel.axhline(level, color="#999999", linewidth=1, linestyle=":", zorder=1)
         panel.text(0.004, level, "chance", transform=panel.get_yaxis_transform(), **_LEVEL)
-    _name_lines(panel, methods)
+    name_ends(panel, {variant: points[-1] for variant, points in methods.items()}, figure.get_figheight())
     ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100) if panel.get_xlim()[0] <= tick <= panel.get_xlim()[1]]
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.minorticks_off()
@@ -83,18 +83,27 @@ def draw_pareto(part: EqualBytes) -> Figure:
     return figure
 
 
-def _name_lines(panel: Axes, methods: dict[str, list[tuple[float, float]]]) -> None:
-    """Each method's name right of the panel, as near to its last point's height as the others' names allow."""
+def name_ends(panel: Axes, ends: Mapping[str, tuple[float, float]], inches: float, *, left: bool = False) -> None:
+    """Variants' names and scores beside the panel, as near to the height of their points as the others' names allow.
+
+    Args:
+        panel: where their lines are; its limits must stand.
+        ends: variant → its point (x, score).
+        inches: height of the panel, about.
+        left: of the panel, else right.
+    """
     low, high = panel.get_ylim()
-    ends = sorted((points[-1][1], variant) for variant, points in methods.items())
-    heights = spread([height for height, _ in ends], _LINE * (high - low), low, high)
-    for (score, variant), height in zip(ends, heights, strict=True):
-        x = methods[variant][-1][0]
-        style = style_of(variant.partition(",")[0])
+    ordered = sorted(ends, key=lambda variant: (ends[variant][1], variant))
+    heights = spread([ends[variant][1] for variant in ordered], _LINE / inches * (high - low), low, high)
+    for variant, height in zip(ordered, heights, strict=True):
+        score, style = ends[variant][1], style_of(variant.partition(",")[0])
         panel.annotate(
-            f"{variant}  {score:.1f}", (x, score), xytext=(1.03, height), textcoords=panel.get_yaxis_transform(),
-            fontsize=7.5, color=style.colour, va="center", fontweight="bold" if variant == LOOKM else "normal",
-            arrowprops={"arrowstyle": "-", "color": style.colour, "linewidth": 0.5, "alpha": 0.5, "relpos": (0, 0.5)},
+            f"{variant}  {score:.1f}", ends[variant], xytext=(-0.03 if left else 1.03, height),
+            textcoords=panel.get_yaxis_transform(), fontsize=7.5, color=style.colour, va="center",
+            ha="right" if left else "left", fontweight="bold" if variant == LOOKM else "normal",
+            arrowprops={
+                "arrowstyle": "-", "color": style.colour, "linewidth": 0.5, "alpha": 0.5, "relpos": (float(left), 0.5)
+            },
             annotation_clip=False,
         )  # fmt: skip
 

@@ -46,7 +46,7 @@ class Folders:
             answer: dataset and sample's number → the answer; None for a sample that failed.
             limit: only the first so many samples of each dataset.
             fields: dataset and sample's number → other fields of the sample's record.
-            **changed: `model.<field>`, `benchmark.<field>` (as nested mappings), `dtype`, `seed` or `weights`.
+            **changed: `model.<field>`, `benchmark.<field>` (as nested mappings), `dtype`, `seed`, `question`, `weights`.
         """
         folder = RunFolder(self.results / name)
         datasets = [read_dataset(self.benchmark, info, limit) for info in self.benchmark.datasets]
@@ -67,6 +67,7 @@ class Folders:
                 "strategy": dict(strategy),
                 "seed": changed.get("seed", 0),
                 "dtype": changed.get("dtype", "float32"),
+                "question": changed.get("question", "seen"),
             },
             weights=changed.get("weights", "0" * 16),
             data={dataset.info.dataset: dataset.data for dataset in datasets},

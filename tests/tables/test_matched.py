@@ -15,6 +15,7 @@ from benchmarks.composition import compose_jobs
 from benchmarks.evaluation.store import find_runs
 from benchmarks.tables import cells as cells_module
 from benchmarks.tables import matched as matched_module
+from benchmarks.tables.asked import slopes_at
 from benchmarks.tables.curves import save_figure
 from benchmarks.tables.matched import EqualBytes, equal_bytes, matched_table, others_table
 from benchmarks.tables.paper import measured_by_others
@@ -158,6 +159,26 @@ def test_the_picture_names_every_method_and_its_front_is_the_best_of_all(part: E
     assert all(f"{name}  " in text for name in ("full cache", "h2o", "snapkv", "tp_pmerge"))
     assert png.stat().st_size > 10_000
     assert caption in (tmp_path / "front.txt").read_text(encoding="utf-8")
+
+
+def test_seen_and_unseen_scores_are_joined_at_each_budget_that_both_have(
+    part: EqualBytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--model", "random", "--benchmark", "small", "--results", str(tmp_path / "runs")]
+    assert figures.main(["asked", *place]) == 2
+    assert "question=unseen" in capsys.readouterr().err
+    folders = Folders(tmp_path)
+    folders.write("later", capped(LOOKM, 0.2), right, fields=kept(0.2), question="unseen")
+    folders.write("later-low", capped(H2O, 0.1), right, fields=kept(0.1), question="unseen")
+    runs = find_runs(folders.results)
+    seen, unseen = (equal_bytes(runs, "random", "small", where={"question": one}) for one in ("seen", "unseen"))
+    ((variant, ends),) = slopes_at(0.2, seen, unseen).items()
+    assert variant == "tp_pmerge"
+    assert ends == pytest.approx((50, 200 / 3))  # `right` is right in two of three
+    assert slopes_at(0.1, seen, unseen) == {}
+    assert figures.main(["asked", "--output", str(tmp_path / "asked"), *place]) == 0
+    drawn = (tmp_path / "asked.svg").read_text(encoding="utf-8")
+    assert all(text in drawn for text in ("tp_pmerge  50.0", "tp_pmerge  66.7", "20 %", "question unseen"))
 
 
 @given(points=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
