@@ -46,7 +46,7 @@ class Folders:
             answer: dataset and sample's number → the answer; None for a sample that failed.
             limit: only the first so many samples of each dataset.
             fields: dataset and sample's number → other fields of the sample's record.
-            **changed: `model.<field>`, `benchmark.<field>` (as nested mappings), `dtype`, `seed`, `question`, `weights`.
+            **changed: `model.<field>`, `benchmark.<field>` (nested mappings), `dtype`, `seed`, `question`, `weights`.
         """
         folder = RunFolder(self.results / name)
         datasets = [read_dataset(self.benchmark, info, limit) for info in self.benchmark.datasets]
