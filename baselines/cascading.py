@@ -101,7 +101,7 @@ class Cascading(DecodingStrategy):
         mu = layer.queries.new_zeros(layer.queries.shape[0], layer.length, dtype=torch.float32)
         for start, logits in layer.logits(first):
             age = layer.length - 1 - torch.arange(start, start + logits.shape[1], device=mu.device)
-            share = (1 - beta) * beta**age * (age < layer.length - first)
+            share = (1 - beta) * beta**age
             mu[:, : logits.shape[2]] += (layer.softmax(logits) * share[:, None]).sum(1)
         return layer.per_kv_head(mu)
 

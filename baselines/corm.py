@@ -50,10 +50,9 @@ class Corm(Strategy):
     def keep(self, layer: Layer) -> list[Tensor]:
         first = max(0, layer.length - self.window)
         important = torch.zeros(layer.kv_heads, layer.length, dtype=torch.bool, device=layer.keys.device)
-        for start, logits in layer.logits(first):
-            t = torch.arange(start, start + logits.shape[1], device=logits.device)[:, None]
+        for _, logits in layer.logits(first):
             seen = (logits > -torch.inf).sum(-1, keepdim=True)  # t + 1 under a causal mask
-            hits = (layer.softmax(logits) * seen >= 1) & (t >= first)  # [Hq, rows, keys]
+            hits = layer.softmax(logits) * seen >= 1  # [Hq, rows, keys]
             important[:, : logits.shape[2]] |= hits.any(1).unflatten(0, (layer.kv_heads, -1)).any(1)
         important[:, layer.length - self.promised_recent(layer.length) :] = True
         return [head.nonzero().squeeze(1) for head in important]

@@ -56,10 +56,9 @@ class Csp(Strategy):
             largest = logits.amax(-1, keepdim=True).clamp_min(0)  # of n = e⁰ · n, too
             weights = (logits - largest).exp_()
             weights /= self.n * (-largest).exp() + weights.sum(-1, keepdim=True)  # [Hq, rows, seen]
-            queries = torch.arange(start, end, device=weights.device) >= first
             for number, differs in enumerate((False, True)):
                 pairs = (layer.is_image[start:end, None] != layer.is_image[None, :seen]) == differs  # [rows, seen]
-                sums[number, :, :seen] += (weights * (pairs & queries[:, None])).sum(1)
+                sums[number, :, :seen] += (weights * pairs).sum(1)
         return layer.per_kv_head(sums[0]), layer.per_kv_head(sums[1])
 
     def _cross_slots(self, is_image: Tensor, past: int, window: int, important: int) -> int:

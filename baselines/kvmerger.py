@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lookm.eviction import evicted_positions, top_positions, with_recent
 from lookm.layer import Layer
-from lookm.merging import Kept, Matches, sum_evicted
+from lookm.merging import Kept, Matches, rows_at, sum_evicted
 from lookm.statistics import Needs
 from lookm.strategy import Strategy
 
@@ -60,6 +60,9 @@ class KVMerger(Strategy):
 
     def _sets(self, layer: Layer) -> Tensor:
         """The set, 0 … N − 1, of each token before the window: (Hkv, P) int64, ascending."""
+        return layer.shared((self.selection_key(layer.length), "sets"), lambda: self._made_sets(layer))
+
+    def _made_sets(self, layer: Layer) -> Tensor:
         recent, important = self.window_sizes(layer.length)
         past = layer.length - recent
         k_hat = F.normalize(layer.keys[:, :past].float(), dim=-1)
@@ -80,7 +83,7 @@ class KVMerger(Strategy):
         target = self._sets(layer).gather(1, evicted.clamp_max(past - 1))
         keys = layer.keys.float()
         pivots = kept.positions.gather(1, target)
-        apart = _rows(keys, pivots) - _rows(keys, evicted)  # k_p − k_i
+        apart = rows_at(keys, pivots) - rows_at(keys, evicted)  # k_p − k_i
         g = (-apart.square().sum(-1) / (2 * self.sigma**2)).exp()  # [Hkv, E]; the pivot's own is 1
         sums = sum_evicted(layer.keys, layer.values, Matches(evicted, target, g), n, weighted=True)
         total = 1 + torch.zeros_like(kept.positions, dtype=torch.float32).scatter_add(1, target, g)
@@ -89,8 +92,3 @@ class KVMerger(Strategy):
             for own, more in ((kept.keys, sums.keys), (kept.values, sums.values))
         ]
         return merged[0], merged[1]
-
-
-def _rows(states: Tensor, positions: Tensor) -> Tensor:
-    """Gather positions (H, N) from states (H, L, D): (H, N, D)."""
-    return states.gather(1, positions[..., None].expand(-1, -1, states.shape[-1]))

@@ -54,10 +54,12 @@ class LagKV(ScoreStrategy):
     def _spread(self, states: Tensor, lag: int) -> Tensor:
         """softmax_j std_d of (x − min) / (max − min): (Hkv, partitions · lag, D) → (Hkv, partitions − 1, lag)."""
         parts = states.unflatten(1, (-1, lag))  # [Hkv, partitions, lag, D]
-        lowest, highest = parts[:, 1:].aminmax(dim=2, keepdim=True)
+        lowest, highest = parts[:, 1:].amin(2, keepdim=True), parts[:, 1:].amax(2, keepdim=True)  # aminmax is slow
         scaled = (parts[:, :-1] - lowest) / (highest - lowest)
         scaled = scaled.masked_fill(highest == lowest, 0.0)
-        return scaled.std(-1).softmax(-1)
+        centred = scaled - scaled.mean(-1, keepdim=True)
+        std = centred.norm(dim=-1) / max(1, scaled.shape[-1] - 1) ** 0.5  # as std(-1), which is slow
+        return std.softmax(-1)
 
     def _lag(self, length: int) -> int:
         return self.lag or min(128, max(8, sum(self.window_sizes(length)) // 4))

@@ -96,10 +96,12 @@ class Meda(DividedStrategy):
     def _entropy(self, layer: Layer) -> Tensor:
         """E_l, the mean of heads and queries."""
         total = torch.zeros((), device=layer.keys.device)
+        kinds = torch.stack([layer.is_image, ~layer.is_image], dim=1).float()  # [L, 2]
         for start, logits in layer.logits():
-            parts = torch.special.entr(layer.softmax(logits))  # −A log A, [Hq, rows, keys]
-            end = start + logits.shape[1]
+            a = layer.softmax(logits)
+            parts = a.clamp_min(torch.finfo(a.dtype).tiny).log_().mul_(a)  # A log A, [Hq, rows, keys]
             if self.semantics == "paper":
-                parts = parts * (layer.is_image[start:end, None] != layer.is_image[: logits.shape[2]])
-            total += parts.sum()
+                queries = kinds[start : start + logits.shape[1]].flip(1)  # of an image's query the pairs with text
+                parts = parts @ kinds[: logits.shape[2]] * queries  # [Hq, rows, 2]
+            total -= parts.sum()
         return total / (layer.queries.shape[0] * layer.length)

@@ -43,8 +43,7 @@ class VLCache(DividedStrategy):
         """The density of A on P, all heads together."""
         first = layer.length - self._observed(layer.is_image)
         dense, seen = torch.zeros(2, device=layer.keys.device)
-        for start, block in layer.logits(first):
-            logits = block[:, max(0, first - start) :]
+        for _, logits in layer.logits(first):
             ratio = (logits - logits.amax(-1, keepdim=True)).exp()  # A[q, j] / max_j A[q, j]
             visible = logits > -torch.inf
             dense, seen = dense + ((ratio >= self.threshold) & visible).sum(), seen + visible.sum()

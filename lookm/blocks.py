@@ -39,3 +39,9 @@ def rows_per_block(row_elements: int, device: torch.device) -> int:
     """Rows of so many elements (all heads counted) to compute at a time, at least one."""
     limit = CPU_ELEMENTS if device.type == "cpu" else GPU_ELEMENTS
     return max(1, limit // max(1, row_elements))
+
+
+def block_begin(query: int, queries: torch.Tensor) -> int:
+    """Where the block of attention weights begins that holds this one of the queries (Hq, L, D)."""
+    block = rows_per_block(queries.shape[0] * queries.shape[1], queries.device)
+    return query // block * block

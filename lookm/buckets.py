@@ -7,6 +7,7 @@ the rows, sorted by size, where each bucket costs a fixed number of bytes beside
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -94,10 +95,16 @@ def divide(sizes: Sequence[int], fixed: int) -> list[Bucket]:
     """
     # best[i]: the cheapest division of the rows before i, (cost, start of its last bucket); cuts only between sizes
     cuts = [0, *(row for row in range(1, len(sizes)) if sizes[row] != sizes[row - 1]), len(sizes)]
-    best: dict[int, tuple[int, int]] = {0: (0, 0)}
+    best: dict[int, tuple[float, int]] = {0: (0, 0)}
     for place, stop in enumerate(cuts[1:], start=1):
-        costs = ((fixed + (stop - start) * max(sizes[start:stop]), start) for start in cuts[:place])
-        best[stop] = min((best[start][0] + cost, start) for cost, start in costs)
+        width, cheapest = 0, (inf, 0)
+        for start in reversed(cuts[:place]):
+            width = max(width, sizes[start])  # rows between two cuts are equal
+            cost = fixed + (stop - start) * width
+            if cost > cheapest[0]:
+                break  # earlier starts make the last bucket larger
+            cheapest = min(cheapest, (best[start][0] + cost, start))
+        best[stop] = cheapest
     buckets: list[Bucket] = []
     stop = len(sizes)
     while stop > 0:

@@ -8,6 +8,7 @@ what the strategy gets alone: nothing that is computed for one strategy depends 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import reduce
+from itertools import accumulate
 from operator import or_
 from typing import Any
 
@@ -135,7 +136,8 @@ def compress_many(strategies: Sequence[Strategy], layer: Layer) -> list[Compress
     if not groups:
         return [row for row in rows if row is not None]
 
-    layer.make_statistics(joined_needs(strategies, layer.is_image))
+    if layer.statistics is None:
+        layer.make_statistics(joined_needs(strategies, layer.is_image))
     if layer.n_layers == 1:  # which is the whole prompt, if nobody has shown it yet
         late = [strategy for strategy in strategies if strategy.whole_prompt]
         observe([strategy for strategy in late if strategy.selection_key(layer.length) not in layer.memory], layer)
@@ -177,7 +179,7 @@ def joined_needs(strategies: Sequence[Strategy], is_image: Tensor) -> Needs:
 def observe(strategies: Sequence[Strategy], layer: Layer) -> None:
     """Show one prompt in one layer, just after its attention, to strategies that choose after the whole prompt."""
     reading = [strategy for strategy in strategies if strategy.chooses(layer.is_image)]
-    if reading:
+    if reading and layer.statistics is None:
         layer.make_statistics(joined_needs(reading, layer.is_image))
     for strategy in reading:
         strategy.observe(layer)
@@ -191,24 +193,61 @@ def check_choices(choices: Sequence[tuple[Strategy, Choice]], layer: Layer) -> N
     Raises:
         BudgetError: for another number of tokens, positions that are not ascending, or a missing recent window.
     """
-    suspicions = []
+    heads: list[tuple[Strategy, int]] = []  # and how many tokens each keeps
+    suspicions: list[tuple[Tensor, str]] = []
     for strategy, choice in choices:
-        promised, counts = strategy.layer_total(layer), [len(head) for head in choice]
-        total = sum(counts)
-        right = total == promised if strategy.fixed_size else total <= promised
-        if len(counts) != layer.kv_heads or not right or (len(set(counts)) > 1 and not strategy.ragged_heads):
-            raise BudgetError(
-                f"{strategy.name} kept {counts} of {layer.length} tokens in the heads of layer {layer.index}; its "
-                f"definition promises {'' if strategy.fixed_size else 'at most '}{promised} in {layer.kv_heads} "
-                f"{'heads together' if strategy.ragged_heads else 'equal heads'}"
-            )
+        counts = _checked_counts(strategy, choice, layer)
+        heads += [(strategy, n) for n in counts]
         for positions in [choice] if isinstance(choice, Tensor) else [head[None] for head in choice]:
             broken = strategy.broken_promises(positions, layer.is_image)
             suspicions += [(wrong, f"{strategy.name} {said}") for wrong, said in broken]
-    if suspicions:
-        for wrong, said in zip(torch.stack([wrong for wrong, _ in suspicions]).tolist(), suspicions, strict=True):
-            if wrong:
-                raise BudgetError(said[1])
+    flat = torch.cat([choice.flatten() if isinstance(choice, Tensor) else torch.cat(choice) for _, choice in choices])
+    recents = {id(strategy): strategy.promised_recent(layer.length) for strategy, _ in choices}
+    ends = [(n, recents[id(strategy)]) for strategy, n in heads]
+    flags = torch.cat([_out_of_order(flat, ends, layer.length), *(wrong.view(1) for wrong, _ in suspicions)]).tolist()
+    if any(flags):
+        first = flags.index(True)
+        if first >= len(heads):
+            raise BudgetError(suspicions[first - len(heads)][1])
+        raise BudgetError(
+            f"{heads[first][0].name} kept positions that are not ascending, or not the last {ends[first][1]} of "
+            f"{layer.length} tokens"
+        )
+
+
+def _checked_counts(strategy: Strategy, choice: Choice, layer: Layer) -> list[int]:
+    """How many tokens each head keeps; BudgetError for other numbers than promised."""
+    counts = [choice.shape[1]] * len(choice) if isinstance(choice, Tensor) else list(map(len, choice))
+    total, promised, recent = sum(counts), strategy.layer_total(layer), strategy.promised_recent(layer.length)
+    right = total == promised if strategy.fixed_size else total <= promised
+    if len(counts) != layer.kv_heads or not right or (len(set(counts)) > 1 and not strategy.ragged_heads):
+        raise BudgetError(
+            f"{strategy.name} kept {counts} of {layer.length} tokens in the heads of layer {layer.index}; its "
+            f"definition promises {'' if strategy.fixed_size else 'at most '}{promised} in {layer.kv_heads} "
+            f"{'heads together' if strategy.ragged_heads else 'equal heads'}"
+        )
+    if min(counts) < recent:
+        raise BudgetError(f"{strategy.name} kept less than the last {recent} tokens")
+    return counts
+
+
+def _out_of_order(flat: Tensor, heads: Sequence[tuple[int, int]], length: int) -> Tensor:
+    """Of which heads the positions do not ascend, leave 0 … L − 1, or miss a recent one, (heads,) bool.
+
+    Args:
+        flat: the positions of all heads, one behind the other, (Σ K,) int64.
+        heads: how many positions each has, and how many of them must be the prompt's last.
+        length: prompt tokens L.
+    """
+    ends = accumulate(n for n, _ in heads)
+    windows = [(end - recent, length - recent) for end, (_, recent) in zip(ends, heads, strict=True) if recent]
+    begins = torch.tensor(windows, dtype=torch.int64, device=flat.device).view(-1, 2)  # place and position
+    counts = torch.tensor([n for n, _ in heads], device=flat.device)
+    owner = torch.arange(len(heads), device=flat.device).repeat_interleave(counts, output_size=len(flat))
+    wrong = (flat < 0) | (flat >= length)
+    wrong[1:] |= (flat + length * owner).diff() <= 0
+    wrong[begins[:, 0]] |= flat[begins[:, 0]] != begins[:, 1]
+    return torch.zeros(len(heads), dtype=torch.int32, device=flat.device).index_add_(0, owner, wrong.int()) > 0
 
 
 def _check_shapes(queries: Tensor, keys: Tensor, values: Tensor, is_image: Tensor) -> None:

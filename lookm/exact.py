@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lookm.blocks import rows_per_block
+from lookm.blocks import block_begin, rows_per_block
 from lookm.errors import LookmError
 from lookm.statistics import Needs, Statistics, Totals
 
@@ -32,7 +32,7 @@ class RealSoftmax:
         heads, length, size = queries.shape
         transposed = keys.float().transpose(1, 2)  # [Hkv, D, L]
         block = rows_per_block(heads * length, queries.device)
-        for start in range(first // block * block, length, block):
+        for start in range(first, length, block):
             end = min(start + block, length)
             q = queries[:, start:end].float() * scaling
             logits = torch.bmm(q.reshape(keys.shape[0], -1, size), transposed).view(heads, end - start, length)
@@ -71,7 +71,8 @@ class RealSoftmax:
                 "means and deviations (roco) are defined for causal attention; this model lets tokens see later ones"
             )
         totals = Totals(needs, queries)
-        for start, logits in self.logits(queries, keys, scaling, first=totals.first):
+        first = block_begin(totals.first, queries)  # what else is needed changes no block
+        for start, logits in self.logits(queries, keys, scaling, first=first):
             totals.add(self.softmax(logits).contiguous(), slice(0, queries.shape[0]), start, 0)
         return totals.statistics()
 

@@ -86,8 +86,8 @@ class Layer:
         """Q Kᵀ · scaling of the queries from `first` on, computed anew in blocks, −∞ where a query does not see a key.
 
         Yields:
-            The block's first query, which may lie a little before `first`, and its logits (Hq, rows, K) float32 on the
-            first K keys, which may be overwritten; `softmax` makes attention weights of them.
+            The block's first query and its logits (Hq, rows, K) float32 on the first K keys, which may be overwritten;
+            `softmax` makes attention weights of them.
         """
         assert self.scaling is not None
         if self.real is not None:

@@ -66,10 +66,10 @@ def match_evicted(keys: Tensor, kept: Tensor, *, block: int | None = None) -> Ma
     buffer = similarity.new_empty(min(at_once, heads) * kept.shape[1] * block)  # new memory for each block is slow
     for head in range(0, heads, at_once):
         some = slice(head, min(head + at_once, heads))
-        anchors = _rows(keys[some], kept[some]).float() / norms[some].gather(1, kept[some]).unsqueeze(-1)  # [h, K, D]
+        anchors = rows_at(keys[some], kept[some]).float() / norms[some].gather(1, kept[some]).unsqueeze(-1)  # [h, K, D]
         for start in range(0, evicted.shape[1], block):
             part = some, slice(start, start + block)
-            rows = _rows(keys[some], evicted[part]).float()  # [h, e, D]
+            rows = rows_at(keys[some], evicted[part]).float()  # [h, e, D]
             shape = rows.shape[0], rows.shape[1], kept.shape[1]
             similarity[part], target[part] = highest(rows, anchors, buffer[: prod(shape)].view(shape))
     return Matches(evicted, target, similarity / norms.gather(1, evicted))
@@ -92,12 +92,12 @@ class Kept:
     @cached_property
     def keys(self) -> Tensor:
         """Keys of the kept tokens as they are, (H, K, D)."""
-        return _rows(self.layer.keys, self.positions)
+        return rows_at(self.layer.keys, self.positions)
 
     @cached_property
     def values(self) -> Tensor:
         """Values of the kept tokens as they are, (H, K, Dv)."""
-        return _rows(self.layer.values, self.positions)
+        return rows_at(self.layer.values, self.positions)
 
     @cached_property
     def matches(self) -> Matches:
@@ -147,7 +147,7 @@ def sum_evicted(keys: Tensor, values: Tensor, matches: Matches, n_kept: int, *, 
     add = add_in_order if keys.device.type == "cpu" else add_sorted
     sums = []
     for states in (keys, values):
-        source = _rows(states, matches.evicted).float()  # [H, E, D]
+        source = rows_at(states, matches.evicted).float()  # [H, E, D]
         if weighted:
             source = source * matches.similarity.unsqueeze(-1)
         sums.append(add(source.flatten(0, 1), slots, counts).unflatten(0, (heads, n_kept)))
@@ -176,7 +176,7 @@ def _released_rows(matches: Matches, *, misaligned: bool) -> Matches:
     return Matches(source, target, similarity)
 
 
-def _rows(states: Tensor, positions: Tensor) -> Tensor:
+def rows_at(states: Tensor, positions: Tensor) -> Tensor:
     """Gather positions (H, N) from states (H, L, D): (H, N, D)."""
     heads, length, size = states.shape
     head = torch.arange(heads, device=states.device).unsqueeze(1)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ class PromptCache(Cache, ABC):
         self.prompt = prompt
         self.row_is_image = tuple(prompt.row_is_image(row) for row in range(len(prompt.starts)))
         self.row_needs = tuple(joined_needs(strategies, is_image) for is_image in self.row_is_image)
-        self._rotary_call: RotaryCall | None = None
+        self._rotations: tuple[Callable[[], Rotation], ...] = ()  # of each row, made once for all layers
         self._row_memory: tuple[dict[Hashable, dict[int, Any]], ...] = tuple({} for _ in self.row_is_image)
 
     def prompt_layers(
@@ -93,7 +93,7 @@ class PromptCache(Cache, ABC):
                 statistics=None if statistics is None else statistics[row],
                 real=None if real is None else real[row],
                 token_ids=self._token_ids(row, queries.device),
-                rotation=partial(_rotation_of, self._rotary_call if rotary else None, row, start),
+                rotation=self._rotations[row] if rotary and self._rotations else _no_rotation,
                 memory=self._row_memory[row],
             )
             for row, start in enumerate(self.prompt.starts)
@@ -106,7 +106,9 @@ class PromptCache(Cache, ABC):
     def note_rotary_call(self, call: RotaryCall) -> None:
         """Remember how the prompt is rotated, before its first layer."""
         if call.position_ids.shape[-1] == self.prompt.length + self.prompt.tail:
-            self._rotary_call = call.until(self.prompt.length)
+            call = call.until(self.prompt.length)
+            rows = enumerate(self.prompt.starts)
+            self._rotations = tuple(cache(partial(call.of_row, row, start)) for row, start in rows)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -196,7 +198,7 @@ class PromptCache(Cache, ABC):
         """Which layers can be compressed now: this one, or after the last one all, if a strategy reads all first."""
         late = [strategy for strategy in strategies if strategy.whole_prompt]
         if layer_index == self.compressible[-1]:  # what strategies remember of the prompt ends with these rows
-            self._rotary_call, self._row_memory = None, tuple({} for _ in self.row_is_image)
+            self._rotations, self._row_memory = (), tuple({} for _ in self.row_is_image)
         if not late:
             return [(layer_index, rows)]
         for row, needs in zip(rows, self.row_needs, strict=True):
@@ -215,11 +217,8 @@ class PromptCache(Cache, ABC):
         """Compress a layer whose attention has just been computed, given as `prompt_layers` makes it."""
 
 
-def _rotation_of(call: RotaryCall | None, row: int, start: int) -> Rotation:
-    """The rotary embedding of one row that begins at `start`."""
-    if call is None:
-        raise LookmError("the strategy reads the rotary embedding, and the model shows none; choose another one")
-    return call.of_row(row, start)
+def _no_rotation() -> Rotation:
+    raise LookmError("the strategy reads the rotary embedding, and the model shows none; choose another one")
 
 
 def cache_layers(

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from lookm.eviction import prior_positions, with_recent
+from lookm.eviction import prior_positions, top_positions, with_recent
 from lookm.layer import Layer
 from lookm.prompt import on_host
 from lookm.strategy import Strategy
@@ -68,21 +68,23 @@ class RankedStrategy(Strategy):
         recent = self.promised_recent(layer.length)
         past = layer.length - recent
         scores = self._scores_once(layer)[:, :past].expand(layer.kv_heads, -1)
+        slots, sinks = self.slots(layer.is_image), self.sinks_of(layer.length)
+        if self.text_prior == "off" and not sinks:
+            return with_recent(top_positions(scores, slots), layer.length, recent)
         rank = torch.ones(past, dtype=torch.uint8, device=scores.device)
         if self.text_prior != "off":
             rank += layer.is_image[:past]
-        rank[: self.sinks_of(layer.length)] = 0
-        return with_recent(prior_positions(scores, rank, self.slots(layer.is_image)), layer.length, recent)
+        rank[:sinks] = 0
+        return with_recent(prior_positions(scores, rank, slots), layer.length, recent)
 
     def _scores_once(self, layer: Layer) -> Tensor:
         return self.scores(layer)
 
     def broken_promises(self, kept: Tensor, is_image: Tensor) -> list[tuple[Tensor, str]]:
-        promises = super().broken_promises(kept, is_image)
-        if self.prior == "union":
-            kept_text = (~is_image)[kept.clamp(0, is_image.numel() - 1)].sum(1)
-            promises.append(((kept_text != (~is_image).sum()).any(), "evicted text, which the union text prior keeps"))
-        return promises
+        if self.prior != "union":
+            return []
+        kept_text = (~is_image)[kept.clamp(0, is_image.numel() - 1)].sum(1)
+        return [((kept_text != (~is_image).sum()).any(), "evicted text, which the union text prior keeps")]
 
 
 @dataclass(frozen=True, kw_only=True)

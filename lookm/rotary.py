@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -101,6 +102,7 @@ class RotaryCall:
             raise LookmError(f"{type(self.module).__name__} does not turn halves of channels, as this strategy needs")
         cos, sin = (states[row % states.shape[0], start:].float() for states in (self.cos, self.sin))
 
+        @cache
         def ahead(n: int) -> tuple[Tensor, Tensor]:
             kind = str(getattr(self.module, "rope_type", "default"))
             if "dynamic" in kind or "longrope" in kind:  # they change when they are asked for later positions

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lookm.blocks import Tile, rows_per_block, tile_of
+from lookm.blocks import Tile, block_begin, rows_per_block, tile_of
 from lookm.kernels import fused, give_up
 
 
@@ -202,7 +202,7 @@ def causal_logits(queries: Tensor, keys: Tensor, scaling: float, *, first: int =
         queries: (Hq, L, D).
         keys: (Hkv, L, D).
         scaling: factor on Q Kᵀ.
-        first: the first query; a block may begin a little before it.
+        first: the first query.
 
     Yields:
         The block's first query i, and its logits (Hq, rows, i + rows) float32, which may be overwritten.
@@ -211,7 +211,7 @@ def causal_logits(queries: Tensor, keys: Tensor, scaling: float, *, first: int =
     kv_heads = keys.shape[0]
     transposed = keys.float().transpose(1, 2)  # [Hkv, D, L]
     block = rows_per_block(heads * length, queries.device)
-    for start in range(first // block * block, length, block):
+    for start in range(first, length, block):
         end = min(start + block, length)
         q = queries[:, start:end].float() * scaling
         logits = torch.bmm(q.reshape(kv_heads, -1, size), transposed[:, :, :end]).view(heads, end - start, end)
@@ -233,6 +233,7 @@ def causal_log_sum_exp(queries: Tensor, keys: Tensor, scaling: float, *, first: 
         (Hq, L) float32.
     """
     result = queries.new_zeros(queries.shape[:2], dtype=torch.float32)
+    first = block_begin(first, queries)  # what else is needed changes no block
     for start, logits in causal_logits(queries, keys, scaling, first=first):
         result[:, start : start + logits.shape[1]] = logits.logsumexp(-1)
     return result

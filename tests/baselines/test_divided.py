@@ -356,7 +356,7 @@ def test_nothing_is_remembered_beside_the_cache_once_the_prompt_is_encoded(name:
     with torch.no_grad(), look_once(model, name):
         cache = model(**inputs).past_key_values
     assert all(not memory for memory in cache._row_memory)
-    assert cache._rotary_call is None
+    assert not cache._rotations
     assert not cache.waiting
     assert copy.deepcopy(cache).layers[0].keys.equal(cache.layers[0].keys)
 
