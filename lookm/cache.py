@@ -34,6 +34,7 @@ class CompressedLayer(DynamicLayer):
         later: tokens that came after the prompt; they can be cropped.
         padding: (B, later) bool, which of them are none; None: all are tokens.
         queries: (B, Hq, later, D), theirs, where the cache will be compressed again.
+        positions: of each row and in it of each head, what was kept of the prompt, where the cache notes it.
     """
 
     is_croppable = False
@@ -44,6 +45,7 @@ class CompressedLayer(DynamicLayer):
         self.later = 0
         self.queries: Tensor | None = None
         self.padding: Tensor | None = None
+        self.positions: list[tuple[Tensor, ...]] | None = None
         self._full: tuple[Tensor | None, Tensor | None] = None, None
         self._valid: Tensor | None = None
         super().__init__()
@@ -122,12 +124,15 @@ class CompressedLayer(DynamicLayer):
         """Keys that the next queries will meet, and their offset."""
         return (self.seen if self.stored is None else self.stored.length) + query_length, 0
 
-    def compress(self, strategy: Strategy, prompt: Prompt, layers: Sequence[Layer]) -> LayerSizes:
+    def compress(
+        self, strategy: Strategy, prompt: Prompt, layers: Sequence[Layer], notes_positions: bool = False
+    ) -> LayerSizes:
         """Replace the full cache by what the strategy keeps of each row of the prompt, as its storage stores it."""
         keys, values = self._full
         assert keys is not None
         assert values is not None
         rows = [compress_many([strategy], layer)[0] for layer in layers]
+        self.positions = [row.head_positions() for row in rows] if notes_positions else None
         self.stored = strategy.store(rows, layers)
         self._full = None, None
         token_bytes = (keys[0].nbytes + values[0].nbytes) // keys.shape[-2]
@@ -231,6 +236,8 @@ class LookOnceCache(PromptCache):
         again: when to compress again; None: never.
         padding: (B, n) bool, which of the present forward pass's new tokens are none; None: all are tokens.
         rope_deltas: what models with several position axes add to positions after the prompt (B, 1), or None.
+        notes_positions: whether layers note which positions they keep; `lookm.kept.positions_in` reads them.
+        note: what its owner wants to find with it when it was saved and loaded again; values of JSON.
     """
 
     def __init__(
@@ -245,6 +252,8 @@ class LookOnceCache(PromptCache):
         self.record = PromptRecord(strategy, prompt.row_lengths(), image_tokens, [None] * len(self.layers))
         self.padding: Tensor | None = None
         self.rope_deltas: Tensor | None = None
+        self.notes_positions = False
+        self.note: dict[str, Any] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LookOnceCache":
         """A cache to go on with apart from this one; no gradient leads from one to the other."""
@@ -339,7 +348,8 @@ class LookOnceCache(PromptCache):
         begin = Mark.now(rows[0].keys.device)
         for index, layers in self.ready(layer_index, rows, [self.strategy]):
             layer = self._compressed_layer(index)
-            self.record.layers[index] = layer.compress(self.strategy, self.whole_prompt, layers)
+            sizes = layer.compress(self.strategy, self.whole_prompt, layers, self.notes_positions)
+            self.record.layers[index] = sizes
         if isinstance(self.strategy, ShorteningStrategy) and layer_index + 1 == self.strategy.first_short_layer:
             self.shorten([self.strategy.going_on(row) for row in rows])
         end = Mark.now(rows[0].keys.device)

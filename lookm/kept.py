@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lookm.cache import CompressedLayer, LookOnceCache
 from lookm.compression import compress_many, joined_needs, observe, refuse_shortening
 from lookm.errors import LookmError
 from lookm.layer import Layer
@@ -88,6 +89,22 @@ def kept_positions(
     for layer in held:
         note(late, layer)
     return [KeptPositions(s, is_image, tuple(found)) for s, found in zip(strategies, layers, strict=True)]
+
+
+def positions_in(cache: LookOnceCache) -> KeptPositions:
+    """What a cache of one prompt holds of it, as it was noted while the prompt was encoded.
+
+    Args:
+        cache: of a session with `notes_positions`; layers that stay as they are (a window, a state) are left out.
+
+    Raises:
+        LookmError: for several prompts, a prompt that was shortened, or where nothing was noted: the cache was loaded.
+    """
+    refuse_shortening([cache.strategy])
+    layers = [layer.positions for layer in cache.layers if isinstance(layer, CompressedLayer)]
+    if len(cache.whole_prompt.starts) != 1 or None in layers:
+        raise LookmError("which positions a cache holds is known of one prompt, encoded with session.notes_positions")
+    return KeptPositions(cache.strategy, cache.row_is_image[0].cpu(), tuple(rows[0] for rows in layers if rows))
 
 
 def image_spans(is_image: Tensor, n_images: int) -> list[range]:

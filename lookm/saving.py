@@ -49,6 +49,7 @@ def write_cache(cache: LookOnceCache, path: str | os.PathLike[str], model: PreTr
         "prompt_tokens": cache.record.prompt_tokens,
         "starts": cache.prompt.starts,
         "sizes": [vars(sizes) for sizes in cache.record.check_complete()],
+        "note": cache.note,
         "layers": [_described(_layer(layer), f"{index}", tensors) for index, layer in enumerate(cache.layers)],
     }
     tensors["is_image"] = cache.prompt.is_image
@@ -90,6 +91,7 @@ def read_cache(path: str | os.PathLike[str], model: PreTrainedModel) -> LookOnce
         for name, value in _restored(description, tensors).items():
             setattr(layer, name, value)
     cache.rope_deltas = tensors.get("rope_deltas")
+    cache.note = about.get("note", {})
     cache.record.layers = [LayerSizes(**{k: _tuple(v) for k, v in sizes.items()}) for sizes in about["sizes"]]
     cache.record.prefill_end = Mark.now(model.device)  # its times are gone
     cache.record.steps = [cache.record.prefill_end]

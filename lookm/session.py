@@ -51,6 +51,7 @@ class Session:
         strategy: of the block.
         question_tokens: the last so many tokens of each prompt are read after its compression, which does not see them:
             a question that comes later, in the pass of its context. May be set between prompts.
+        notes_positions: whether caches note which positions they keep, for `lookm.kept.positions_in`.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Session:
         self._again = again
         self.decoder = decoder_of(model)
         self.question_tokens = 0
+        self.notes_positions = False
         self.closed = False
         self._model = model
         self._image_ids = image_ids_of(model, image_token_ids)
@@ -168,6 +170,7 @@ class Session:
         prompt = read_prompt(ids, named.get("inputs_embeds"), mask, self._image_ids, tail)
         cache = LookOnceCache(self.strategy, prompt, self._model.config, self._again)
         cache.padding = padding_of(mask, tail, prompt.length) if tail else None
+        cache.notes_positions = self.notes_positions
         now.new_images = bool(tail and ids is not None and image_mask(ids[:, -tail:], self._image_ids).any())
         if recording:  # layers with a window or a state, of which assisted decoding takes tokens back
             cache.activate_past_recording()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.lmms_eval.messages import Question
+from lookm.conversation import end_tokens, later_tokens
 from lookm.generation import look_once
 from lookm.models.backbone import Backbone
-from lookm.models.templates import later_turn
 from lookm.report import Report
 from lookm.strategy import Strategy
 
@@ -75,9 +75,7 @@ def rounds(
             if cache is None or question.images:
                 inputs = backbone.inputs([question.text], [question.images])
             else:
-                text = later_turn(backbone.template).replace("{question}", question.text)
-                new = torch.tensor([backbone.encode(text)], device=said.device)
-                tokens = torch.cat([_without_end(backbone, said), new], dim=1)
+                tokens = later_tokens(backbone, said, question.text)
                 inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
                 inputs |= {"past_key_values": cache}
             output = model.generate(**inputs, **generation(options, backbone), return_dict_in_generate=True)
@@ -146,20 +144,10 @@ def _logits_after(backbone: Backbone, prompt: Any, ids: Tensor) -> Tensor:
 
 def _answers(backbone: Backbone, new: Tensor, options: Mapping[str, Any], report: Report) -> list[Answer]:
     """What was generated (B, n) as answers, each with the bytes of its row."""
-    ends = _ends(backbone)
+    ends = end_tokens(backbone)
     given = []
     for row, (text, tokens) in enumerate(zip(backbone.answers(new), new.tolist(), strict=True)):
         count = next((place for place, token in enumerate(tokens, start=1) if token in ends), len(tokens))
         kept, full = (sum(layer[row] for layer in table) for table in (report.kept_bytes, report.full_bytes))
         given.append(Answer(until(text, options), report.prompt_tokens[row], count, kept, full))
     return given
-
-
-def _without_end(backbone: Backbone, said: Tensor) -> Tensor:
-    """A conversation so far (1, L) without the end token of its last answer: the next turn writes its own."""
-    return said[:, :-1] if int(said[0, -1]) in _ends(backbone) else said
-
-
-def _ends(backbone: Backbone) -> list[int]:
-    ends: Any = backbone.model.generation_config.eos_token_id
-    return ends if isinstance(ends, list) else [ends]

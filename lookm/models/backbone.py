@@ -132,7 +132,7 @@ class Backbone:
             prompt: with one `<ImageHere>` for each image.
             n_image_tokens: image tokens of each image; None takes the most that an image can have.
         """
-        text = separated(self.template.replace("{question}", self._without_image_tokens(prompt)))
+        text = separated(self.template.replace("{question}", self.without_image_tokens(prompt)))
         before, after = self.around_image
         text = text.replace(IMAGE_HERE, f"{before}{IMAGE_HERE}{after}")
         counts = self.most_image_tokens if n_image_tokens is None else n_image_tokens
@@ -145,7 +145,7 @@ class Backbone:
         """The most image tokens that one image can have, those of `around_image` not counted."""
         return self.n_tokens_per_image - sum(len(self.encode(text)) for text in self.around_image if text)
 
-    def _without_image_tokens(self, prompt: str) -> str:
+    def without_image_tokens(self, prompt: str) -> str:
         """The prompt with a space inside of what the tokenizer would read as an image."""
         for token in self.tokenizer.convert_ids_to_tokens(list(image_token_ids(self.model.config))):
             if token and token in prompt:
