@@ -15,6 +15,7 @@ from benchmarks.report.audits import MOST_FAILURES, budget_audits, failures, ori
 from benchmarks.report.changes import change_chart, count_changes, place_chart
 from benchmarks.report.charts import bytes_chart, curve_chart, plane_chart, time_chart
 from benchmarks.report.groups import Budget, Group
+from benchmarks.report.questions import side_by_side
 from benchmarks.report.rerun import load_model, sample_view
 from benchmarks.report.samples import SampleView, named_samples, telling_samples
 from benchmarks.report.scores import headline, score_table
@@ -96,6 +97,7 @@ def render(parts: Sequence[Part]) -> str:
     }
     return template("report").render(
         parts=contents,
+        asked=side_by_side([part.group for part in parts]),
         protocols=PROTOCOLS,
         plotly=Markup(get_plotlyjs()),
         data=Markup(script_json(data)),
