@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "demo": ("demo", (), "full, h2o and tp_pmerge from one prefill, on the tiny model"),
     "run": ("run", (), "one model, strategy and budget over a benchmark (python run.py)"),
     "sweep": ("run", ("-m",), "many strategies and budgets, compared in one table (python run.py -m)"),
+    "chat": ("chat", (), "pictures are encoded once, questions answered from what was kept"),
     "leaderboard": ("leaderboard", (), "every strategy from one prefill, best first; runs as one sortable page"),
     "table": ("tables", (), "a table of the paper beside ours, with intervals"),
     "figure": ("figures", (), "the paper's budget curves"),

@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("benchmarks.composition",),
     ("benchmarks.tables",),
     ("benchmarks.report", "benchmarks.planning"),
-    ("benchmarks.command_line",),
+    ("benchmarks.command_line", "benchmarks.chat"),
     ("benchmarks.sweep_callback",),
     ("scripts", "hydra_plugins"),
     ("run",),
