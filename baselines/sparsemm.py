@@ -53,6 +53,10 @@ class SparseMM(SnapKV):
             return f"{self.name} needs a file of head scores: make one with `lookm head-scores`, and set scores=FILE"
         return None
 
+    @property
+    def contents(self) -> dict[str, Any]:
+        return {} if self.scores is None else {"scores": read_head_scores(str(self.scores))}
+
     def needs(self, is_image: Tensor) -> Needs:
         if self.missing:
             raise LookmError(self.missing)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -129,6 +129,11 @@ class Strategy(Named, ABC):
     def missing(self) -> str | None:
         """What the strategy cannot do without and was not given, such as a file, in one line; None where it has all."""
         return None
+
+    @property
+    def contents(self) -> dict[str, Any]:
+        """What the files hold that fields name, by field: it decides the answers, and where the files lie does not."""
+        return {}
 
     def chooses(self, is_image: Tensor) -> bool:
         """Whether something of this prompt stays and something may go, so that `keep` is asked."""

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from benchmarks.benchmark import SUBSETS, Benchmark, DatasetInfo
 from benchmarks.evaluation import KEYS
 from benchmarks.milebench import datasets_of
+from benchmarks.milebench.annotation import digest
 from lookm.budgets import split_budget
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
@@ -173,6 +174,9 @@ def read_settings(config: DictConfig, choices: Mapping[str, str]) -> Settings:
     strategy = build_strategy(choices["strategy"], groups["strategy"] | budget)
     if strategy.missing:
         raise LookmError(strategy.missing)
+    contents = {field: digest(content) for field, content in strategy.contents.items()}
+    groups["strategy"] |= contents
+    deviations |= {f"strategy.{field}": content for field, content in contents.items()}
     device = _device(str(config.device))
     return Settings(
         model=choices["model"],

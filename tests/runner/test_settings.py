@@ -1,8 +1,11 @@
 """Values are checked before anything is loaded, and a run's folder is a function of what decides its answers."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from baselines.sparsemm import save_head_scores
 from lookm.errors import LookmError
 from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import CHOICE, NEEDLE, ROUGE
@@ -147,6 +150,18 @@ def test_a_rule_without_a_budget_is_one_run_at_all_budgets(settings_of: MakeSett
     assert settings_of("strategy=corm", "semantics=release").run not in runs
     assert settings_of("strategy=corm").compresses
     assert not {"alpha1", "budget"} & settings_of("strategy=corm", "budget=0.2").identity["strategy"].keys()
+
+
+def test_a_file_of_head_scores_is_known_by_its_content_wherever_it_lies(
+    settings_of: MakeSettings, tmp_path: Path
+) -> None:
+    first, moved, other = (tmp_path / name for name in ("first.json", "moved.json", "other.json"))
+    for path, scores in ((first, [[1.0, 2.0]]), (moved, [[1.0, 2.0]]), (other, [[1.0, 3.0]])):
+        save_head_scores(path, torch.tensor(scores))
+    one, same, new = (settings_of("strategy=sparsemm", f"strategy.scores={path}") for path in (first, moved, other))
+    assert (one.folder, one.identity) == (same.folder, same.identity)
+    assert one.folder != new.folder
+    assert one.identity != new.identity
 
 
 def test_shipped_groups_need_no_hash_in_the_name(settings_of: MakeSettings) -> None:
