@@ -19,7 +19,7 @@ from benchmarks.mini.sample import PLACES
 from benchmarks.mini.seeds import training_rng
 from benchmarks.mini.taxonomy import TASKS
 from lookm.errors import LookmError
-from lookm.models.tiny import SHIPPED, load_tiny
+from lookm.models.tiny import FOLDERS, load_tiny
 
 from .tiny_training.card import examine, hardware, write_card
 from .tiny_training.examples import Vocabulary
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, stages: tuple[Stage, ...]) -> None:
             raise LookmError(f"device {options.device}: torch sees no GPU here; give --device cpu")
         stages = for_gpu(stages)
     torch.set_num_threads(options.threads)
-    output, state = options.output or SHIPPED[options.model], options.state or Path("data/training") / options.model
+    output, state = options.output or FOLDERS[options.model], options.state or Path("data/training") / options.model
     state.mkdir(parents=True, exist_ok=True)
     training, tokenizer = begin(options, state)
     teach(training, options, state, stages, Vocabulary.of(tokenizer))

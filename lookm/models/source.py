@@ -81,14 +81,14 @@ def weights_folder(config: Mapping[str, Any]) -> Path | None:
 
     Args:
         config: fields of a model's YAML: `path`, and if there are any `revision` and `weights`. The module of its
-            `_target_` may have a mapping SHIPPED of paths, None among them, to folders of its own.
+            `_target_` may have a mapping FOLDERS of paths, None among them, to folders of its own.
     """
     path = config.get("path")
     if config.get("weights") == "random":
         return None
     module = str(config.get("_target_", "")).rpartition(".")[0]
     if path is None or (module and "/" not in str(path)):  # nothing is imported for a repository
-        shipped: dict[str | None, Path] = getattr(import_module(module), "SHIPPED", {}) if module else {}
+        shipped: dict[str | None, Path] = getattr(import_module(module), "FOLDERS", {}) if module else {}
         if path is None or path in shipped:
             return shipped.get(path)
     local = Path(path).expanduser()

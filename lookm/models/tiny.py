@@ -16,8 +16,8 @@ TEMPLATE = "{question}" + ANSWER
 TOKENS_PER_IMAGE = 16
 
 
-SHIPPED: dict[str | None, Path] = {name: Path(__file__).with_name(name) for name in ("tiny_llava", "tiny_qwen")}
-SHIPPED[None] = SHIPPED["tiny_llava"]
+SHIPPED = Path(__file__).with_name("tiny_llava")
+FOLDERS: dict[str | None, Path] = {None: SHIPPED, "tiny_llava": SHIPPED, "tiny_qwen": SHIPPED.with_name("tiny_qwen")}
 """The folders in this package, by the `path` that stands for them."""
 
 
@@ -34,7 +34,7 @@ def load_tiny(
     """Load a tiny model.
 
     Args:
-        path: folder in Hugging Face format, of a LLaVA or a Qwen2-VL, or one of SHIPPED; None means "tiny_llava".
+        path: folder in Hugging Face format, of a LLaVA or a Qwen2-VL, or one of FOLDERS; None means "tiny_llava".
         device: where it runs, such as `cpu` or `cuda`.
         dtype: `float32`, `bfloat16` or `float16`.
         batch_size: prompts per `generate` call.
@@ -48,7 +48,7 @@ def load_tiny(
     import torch  # SHIPPED is asked for where nothing is loaded
     from transformers import AutoTokenizer
 
-    folder = SHIPPED[path] if path is None or path in SHIPPED else Path(path)
+    folder = FOLDERS[path] if path is None or path in FOLDERS else Path(path)
     if not (folder / "config.json").is_file():
         raise LookmError(f"no model in {folder}: train one with `python -m scripts.train_tiny --output {folder}`")
     if dtype not in ("float32", "bfloat16", "float16"):

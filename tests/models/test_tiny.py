@@ -14,30 +14,31 @@ from lookm.models.tiny import SHIPPED, load_tiny
 from scripts.tiny_training.card import examine
 
 PARTS = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "processor_config.json"}
-LLAVA = SHIPPED["tiny_llava"]
 
 
 def test_the_shipped_folder_is_complete_and_at_most_ten_megabytes() -> None:
-    files = {file.name: file.stat().st_size for file in LLAVA.iterdir()}
+    files = {file.name: file.stat().st_size for file in SHIPPED.iterdir()}
     assert PARTS | {"README.md", "tokenizer_config.json"} == set(files)
     assert sum(files.values()) <= 10_000_000
 
 
 def test_the_model_loads_without_this_package() -> None:
-    model = LlavaForConditionalGeneration.from_pretrained(LLAVA)
+    model = LlavaForConditionalGeneration.from_pretrained(SHIPPED)
     assert type(model).__name__ == "LlavaForConditionalGeneration"
     assert 1e6 <= sum(p.numel() for p in model.parameters()) <= 4e6
     text = model.config.get_text_config()
     assert text.num_attention_heads == text.num_key_value_heads
     assert text.hidden_size // text.num_attention_heads >= 16
     assert text.max_position_embeddings >= 2048
-    assert AutoProcessor.from_pretrained(LLAVA).image_token == "<image>"
+    assert AutoProcessor.from_pretrained(SHIPPED).image_token == "<image>"
 
 
 def test_the_processor_makes_the_same_inputs_as_the_backbone() -> None:
     image, backbone = Image.new("RGB", (32, 32), (200, 30, 90)), load_tiny()
     mine = backbone.inputs([" ada<ImageHere> bob"], [[image]])
-    theirs = AutoProcessor.from_pretrained(LLAVA)(images=[image], text="<s> ada<image> bobANSWER:", return_tensors="pt")
+    theirs = AutoProcessor.from_pretrained(SHIPPED)(
+        images=[image], text="<s> ada<image> bobANSWER:", return_tensors="pt"
+    )
     assert torch.equal(mine["input_ids"], theirs["input_ids"])
     assert torch.allclose(mine["pixel_values"], theirs["pixel_values"])
 
