@@ -153,7 +153,9 @@ def prompt_seconds(
     """Seconds of one prompt under several strategies: computed together, and each in a job of its own.
 
     Prefill: 2 FLOPs per parameter and token, and causal attention; compression: one more Q Kᵀ where anything is
-    evicted; decode: the weights and what strategies promise to keep are read once per step.
+    evicted; decode: the weights and what strategies promise to keep are read once per step. Together, the vision tower
+    works once, and the language model once for all rows that join and once more for each that is decoded alone; a
+    strategy that shortens its prompt shares nothing (and is counted with its whole prompt).
 
     Args:
         model: at full size, on the meta device; image: what one image is to it.
@@ -170,17 +172,23 @@ def prompt_seconds(
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     language, vision = parameters_of(model)
     attention = 2 * tokens**2 * text.num_attention_heads * size * text.num_hidden_layers  # half of QKᵀ and of AV
-    flops = 2 * language * tokens + attention + 2 * vision * image.patches * images
-    prefill, statistics = (work / (gpu.flops * COMPUTE_SHARE) for work in (flops, attention / 2))
+    work = (2 * language * tokens + attention, attention / 2, 2 * vision * image.patches * images)
+    prefill, statistics, tower = (flops / (gpu.flops * COMPUTE_SHARE) for flops in work)
     is_image = prompt_of(tokens, image.tokens, images)
     kept = [strategy.promised_tokens(is_image) for strategy in strategies]
     bandwidth = gpu.bandwidth * BANDWIDTH_SHARE
     weights = answer_tokens * language * dtype.itemsize / bandwidth
     read = cache_token_bytes(model.config, dtype) * sum(number + answer_tokens / 2 for number in kept)
     caches = answer_tokens * read / bandwidth
-    evicting = sum(number < tokens for number in kept)
-    together = prefill + statistics * bool(evicting) + weights + caches
-    return together, len(strategies) * (prefill + weights) + statistics * evicting + caches
+    joined: list[bool] = []  # whether each evicts
+    alone: list[bool] = []
+    for strategy, number in zip(strategies, kept, strict=True):
+        joins = strategy.joins_sweeps and not strategy.shortens_prompt
+        (joined if joins else alone).append(number < tokens)
+    shortening = sum(strategy.shortens_prompt for strategy in strategies)
+    together = (len(alone) + bool(joined)) * (prefill + weights) + (sum(alone) + any(joined)) * statistics + caches
+    together += (shortening + (shortening < len(strategies))) * tower
+    return together, len(kept) * (prefill + tower + weights) + sum(joined + alone) * statistics + caches
 
 
 def memory_bytes(

@@ -125,6 +125,16 @@ def test_costs_grow_as_they_must_and_sharing_saves() -> None:
     assert decode == pytest.approx(32 * (2 * language + cache) / (GPUS["a100"].bandwidth * 0.6))
 
 
+def test_rows_that_are_decoded_alone_share_the_vision_tower_and_nothing_else() -> None:
+    no_images: dict[str, Any] = {"images": 0}
+    joined, alone = seconds("h2o", **no_images)[0], seconds("adakv", **no_images)[0]
+    assert seconds("h2o", "adakv", **no_images)[0] == pytest.approx(joined + alone)
+    tower = seconds("adakv")[0] - seconds("adakv", tokens=2000, images=0)[0]
+    saved = seconds("h2o", "adakv")[1] - seconds("h2o", "adakv")[0]
+    assert saved == pytest.approx(tower)
+    assert seconds("h2o", "fastv")[0] == pytest.approx(seconds("h2o", "fastv")[1])
+
+
 def test_a_cache_is_as_large_as_its_strategy_promises_and_not_as_the_nominal_budget_says() -> None:
     """A text prior keeps all text: 1,500 of 2,076 tokens and the recent window, where H2O keeps a fifth of them."""
     prompt: dict[str, Any] = {"tokens": 2076, "images": 1, "answer_tokens": 100.0}
