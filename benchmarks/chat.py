@@ -142,7 +142,9 @@ class Chat:
         if self.context is not None and not cache.strategy.shortens_prompt:
             self.show_kept()
         if self.context is not None and self.context.questions:
-            self.say(f"\nThe pictures are {self.context.paths[0].parent}/{self.context.paths[0].name} …")
+            self.say(
+                f"\nThe pictures are {self.context.paths[0]} …; /kept kept.png draws them and what is kept of each"
+            )
             self.say("Questions that are known to have an answer:")
             for question, answer in self.context.questions:
                 self.say("  " + question.strip().replace("\n", r"\n"), style="", end="")

@@ -17,6 +17,7 @@ SAYS = {
     "01_look_once.ipynb": ["the badge of ada 7", "nominal 20.0%", "image/png"],
     "02_reproduce_tables.ipynb": ["tp_pmerge", "MileBench-mini", "realised_budget", "report.html"],
     "03_your_own_strategy.ipynb": ["torch.Size([1, 4, 120, 64])", "evenly (paper", "its definition promises"],
+    "04_ask_many.ipynb": ["Q: And by ivo?", "tp_pmerge, 20% of the bytes", "KiB", "unseen", "image/png"],
     "05_our_method.ipynb": ["kept by the strategy", "the badge of", "best other", "image/png"],
 }
 

@@ -47,7 +47,7 @@ def test_without_pictures_a_student_gets_a_context_and_questions_that_have_an_an
     assert "The badge of uma 0." in head
     assert "  What is the badge of uma?   (0)\n  What is the badge of iris?   (5)\n" in head
     assert "(100.0 %)" in head
-    picture = head.partition("The pictures are ")[2].partition(" …")[0]
+    picture = head.partition("The pictures are ")[2].partition(" …;")[0]
     assert Path(picture).is_file()
     assert answers.splitlines()[2:] == [
         *("> What is the badge of uma?", "the badge of uma 0", ""),
