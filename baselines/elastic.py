@@ -95,11 +95,11 @@ class Elastic(DecodingStrategy):
         ]
         return merged[0], merged[1]
 
-    def notes(self, layer: Layer, positions: Tensor) -> dict[str, Tensor]:
+    def constants(self, layer: Layer, positions: Tensor) -> dict[str, Tensor]:
         first, _, last = self._parts(layer.length)
-        place = torch.arange(positions.shape[1], device=positions.device)
-        fixed = max(first, sum(self.window_sizes(layer.length)) - self.distance)
-        return {"fixed": (place < min(fixed, positions.shape[1] - last)).float().expand_as(positions)}
+        fixed = max(first, sum(self.window_sizes(layer.length)) - self.distance)  # the first of those kept
+        ends = torch.cat([positions[0], positions.new_tensor([layer.length])])
+        return {"end": ends[min(fixed, positions.shape[1] - last)].float()[None]}  # the first position that may go
 
     def held_tokens(self, length: int, kept: int, seen: int) -> int:
         if self.semantics == "release" and self.nominal_budget is not None:
@@ -107,4 +107,4 @@ class Elastic(DecodingStrategy):
         return sum(self.window_sizes(seen))
 
     def step(self, held: Held) -> Tensor:
-        return held.oldest(held.note("fixed") <= 0)
+        return held.oldest(held.positions >= held.constants["end"][:, None])

@@ -18,7 +18,7 @@ class StreamingDecoding(DecodingStrategy, Streaming):
     With `positions="renumbered"` the sinks follow the window.
     """
 
-    def constants(self, layer: Layer) -> dict[str, Tensor]:
+    def constants(self, layer: Layer, positions: Tensor) -> dict[str, Tensor]:
         if self.positions == "original":
             return {}
         cos, sin = layer.rotary().ahead(2)  # each (2, R)

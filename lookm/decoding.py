@@ -46,8 +46,8 @@ class DecodingStrategy(Strategy):
         """What is noted of each kept token, at positions (Hkv, K) of the prompt: (Hkv, K) float32 by name."""
         return {}
 
-    def constants(self, layer: Layer) -> dict[str, Tensor]:
-        """What is noted of the prompt as a whole: (n,) float32 by name."""
+    def constants(self, layer: Layer, positions: Tensor) -> dict[str, Tensor]:
+        """What is noted of the prompt as a whole, of which positions (Hkv, K) were kept: (n,) float32 by name."""
         return {}
 
     def held_tokens(self, length: int, kept: int, seen: int) -> int:

@@ -63,7 +63,7 @@ class Held(Stored):
         self._positions = padded.pop("positions").int()
         self._notes = {name: table.float() for name, table in padded.items()}
         self._keys, self._values = F.pad(keys, (0, 0, 0, 1)), F.pad(values, (0, 0, 0, 1))
-        constants = [strategy.constants(layer) for layer in layers]
+        constants = [strategy.constants(layer, row.positions) for row, layer in zip(rows, layers, strict=True)]
         self.constants = {name: torch.stack([of[name] for of in constants]) for name in constants[0]}
         token_bytes = sum(x[0, :, :1].nbytes for x in (self._keys, self._values, self._positions[..., None]))
         token_bytes += sum(table[0, :, :1].nbytes for table in self._notes.values())
