@@ -183,7 +183,9 @@ def test_elastic_holds_its_share_of_all_tokens() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("name", "token", "row"), [("elastic", 4, 4), ("streaming_decoding", 4, 0), ("cascading", 8, 0)])
+@pytest.mark.parametrize(
+    ("name", "token", "row"), [("elastic", 4, 4), ("streaming_decoding", 4, 0), ("cascading", 8, 0)]
+)
 def test_beside_a_token_no_more_is_held_than_the_rule_needs(name: str, token: int, row: int) -> None:
     held = held_by(load_strategy(name), [random_layer(90, size=SIZE)])
     assert held.prompt_bytes == (2 * 18 * (2 * SIZE * 4 + token) + row,)
