@@ -110,9 +110,7 @@ def chat(backbone: Backbone, settings: Settings, context: Context | None, cache:
                 assert context is not None
                 conversation = Conversation.about(backbone, session, context.text, context.images)
         shown = Chat(conversation, context)
-        shown.introduce()
-        for warning in noted:
-            shown.say(f"note: {warning.message}")
+        shown.introduce([str(warning.message) for warning in noted])
         shown.answer_all(_lines())
 
 
@@ -121,14 +119,14 @@ class Chat:
 
     def __init__(self, conversation: Conversation, context: Context | None) -> None:
         self.conversation, self.context = conversation, context
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = _Console(highlight=False, soft_wrap=True)
 
     def say(self, text: str, style: str = "dim", end: str = "\n") -> None:
         """Print, with a style on a terminal."""
         self.console.print(text, style=style, end=end, markup=False)
 
-    def introduce(self) -> None:
-        """What was kept, and what can be asked."""
+    def introduce(self, notes: Sequence[str] = ()) -> None:
+        """What was kept, what was noted meanwhile, and what can be asked."""
         cache, report = self.conversation.cache, self.conversation.cache.record.report()
         kept, full = (sum(map(sum, table)) for table in (report.kept_bytes, report.full_bytes))
         tokens = sum(row for (row,) in report.kept_tokens) / len(report.kept_tokens)
@@ -141,6 +139,8 @@ class Chat:
         )
         if self.context is not None and not cache.strategy.shortens_prompt:
             self.show_kept()
+        for note in notes:
+            self.say(f"note: {note}")
         if self.context is not None and self.context.questions:
             self.say(
                 f"\nThe pictures are {self.context.paths[0]} …; /kept kept.png draws them and what is kept of each"
@@ -227,6 +227,13 @@ class Chat:
             draw_kept(texts, context.images, [kept], f"{conversation.backbone.label} · all layers and heads"), path
         )
         self.say(f"written: {path}")
+
+
+class _Console(Console):
+    """Leaves a reader that has gone to `benchmarks.guard`, as every command does."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # the error that is handled
 
 
 class _Printer(TextStreamer):

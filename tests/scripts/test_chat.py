@@ -161,3 +161,13 @@ def test_on_a_terminal_the_next_question_is_read_until_ctrl_d(talk: Chat, monkey
     assert "error: unknown command /nope" in said
     assert "stopped; the question is forgotten" in said
     assert said.splitlines()[-1] == "the badge of ada 7"
+
+
+def test_a_reader_that_has_gone_ends_the_chat_as_it_ends_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout", Gone())
+    with pytest.raises(BrokenPipeError):  # which `benchmarks.guard` knows
+        room._Console().print("text")
