@@ -10,6 +10,7 @@ from torch import Tensor
 from lookm.compression import compress_many, joined_needs
 from lookm.errors import LookmError
 from lookm.layer import Layer
+from lookm.prompt import image_mask
 from lookm.statistics import Needs, Statistics
 from lookm.storage.base import PLAIN
 from lookm.storage.rows import CompressedRow
@@ -22,7 +23,8 @@ class Again:
 
     What is held and the new tokens compete for a budget that does not grow: that of the strategy in tokens, or its
     shares of `every` tokens or of the first prompt, whichever is longer. Of attention only the new tokens' queries are
-    read; the older ones have had their say, and what was merged stays merged.
+    read; the older ones have had their say, and what was merged stays merged. A text prior keeps text first, but never
+    more than that budget: the heads hold different tokens, so each has its own text and images.
     """
 
     strategy: Strategy
@@ -37,26 +39,45 @@ class Again:
         """
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise LookmError(f"every={every!r} is no number of tokens; give a whole number of at least 1")
-        prior = getattr(strategy, "text_prior", "off")
-        if (
-            not strategy.compresses_again
-            or prior != "off"
-            or strategy.semantics != "paper"
-            or strategy.storage != PLAIN
-        ):
+        if not strategy.compresses_again or strategy.semantics != "paper" or strategy.storage != PLAIN:
             raise LookmError(
                 f"every={every} compresses again what {strategy.label} left, which it cannot read: use h2o, tova, "
-                "snapkv, window, keydiff, knorm or p_merge with semantics=paper and storage=plain"
+                "snapkv, window, keydiff, knorm, p_merge or tp_pmerge with semantics=paper and storage=plain"
             )
         return cls(strategy, every)
+
+    @property
+    def reads_modality(self) -> bool:
+        """Whether the strategy asks which of the held tokens are of images."""
+        return getattr(self.strategy, "text_prior", "off") != "off"
+
+    def images_among(self, ids: Tensor | None, image_ids: tuple[int, ...]) -> Tensor | None:
+        """Which new tokens (B, n) are of images, bool; None where the strategy does not ask.
+
+        Raises:
+            LookmError: it asks, and the model was given embeddings alone.
+        """
+        if not self.reads_modality:
+            return None
+        if ids is None:
+            raise LookmError(f"{self.strategy.name} with every={self.every} needs the new tokens' input_ids")
+        return image_mask(ids, image_ids)
 
     def target(self, prompt_tokens: int) -> int:
         """Tokens that every head holds after compressing again, given the first prompt's length."""
         if self.strategy.budget is not None and self.strategy.budget > 1:
             return int(self.strategy.budget)
-        return self.strategy.promised_tokens(torch.zeros(max(prompt_tokens, self.every), dtype=torch.bool))
+        return sum(self.strategy.window_sizes(max(prompt_tokens, self.every)))
 
-    def row(self, keys: Tensor, values: Tensor, queries: Tensor, scaling: float | None, target: int) -> CompressedRow:
+    def row(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        queries: Tensor,
+        scaling: float | None,
+        target: int,
+        is_image: Tensor | None = None,
+    ) -> CompressedRow:
         """One row compressed again.
 
         Args:
@@ -65,13 +86,23 @@ class Again:
             queries: (Hq, n, D) of the new tokens.
             scaling: factor on Q Kᵀ, by default 1 / √D.
             target: tokens to keep.
+            is_image: (Hkv, K) bool, where the strategy asks for it.
         """
-        is_image = torch.zeros(keys.shape[1], dtype=torch.bool, device=keys.device)
+        no_image = torch.zeros(keys.shape[1], dtype=torch.bool, device=keys.device)
         scaling = keys.shape[-1] ** -0.5 if scaling is None else scaling
         strategy = replace(self.strategy, budget=max(2, target))
-        statistics = later_statistics(queries, keys, joined_needs([strategy], is_image), scaling)
-        layer = Layer(queries[:, :0], keys, values, is_image, scaling, statistics=statistics)
-        return compress_many([strategy], layer)[0]
+        statistics = later_statistics(queries, keys, joined_needs([strategy], no_image), scaling)
+        layer = Layer(queries[:, :0], keys, values, no_image, scaling, statistics=statistics)
+        if is_image is None:
+            return compress_many([strategy], layer)[0]
+        heads = []
+        for number, of_head in enumerate(is_image):
+            head = layer.head(number)
+            head.is_image = of_head
+            heads += compress_many([strategy], head)
+        parts = zip(*((head.keys, head.values, head.positions) for head in heads), strict=True)
+        states = [torch.cat(part) for part in parts]
+        return CompressedRow(keys=states[0], values=states[1], positions=states[2])
 
 
 @torch.no_grad()

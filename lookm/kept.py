@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lookm.cache import CompressedLayer, LookOnceCache
+from lookm.cache import LookOnceCache
+from lookm.compressed_layer import CompressedLayer
 from lookm.compression import compress_many, joined_needs, observe, refuse_shortening
 from lookm.errors import LookmError
 from lookm.layer import Layer

@@ -27,7 +27,7 @@ class LookM(RankedStrategy):
         merge: "none", "averaged" (Eq. 10), "pivotal" (Eq. 11) or "weighted" (Eq. 12).
     """
 
-    compresses_again: ClassVar[bool] = True  # without the text prior
+    compresses_again: ClassVar[bool] = True
 
     text_prior: TextPrior = "union"
     merge: Merge = "pivotal"

@@ -19,7 +19,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from lookm.cache import CompressedLayer, LookOnceCache
+from lookm.cache import LookOnceCache
+from lookm.compressed_layer import CompressedLayer
 from lookm.errors import LookmError
 from lookm.prompt import Prompt
 from lookm.record import LayerSizes
@@ -131,7 +132,8 @@ def _strategy(settings: dict[str, Any]) -> Strategy:
 def _layer(layer: Any) -> dict[str, Any]:
     """What a layer is made of."""
     if isinstance(layer, CompressedLayer):
-        names: tuple[str, ...] = ("seen", "stored", "later", "padding", "queries", "is_initialized", "dtype", "device")
+        names: tuple[str, ...] = ("seen", "stored", "later", "padding", "queries", "is_image", "later_is_image")
+        names += ("is_initialized", "dtype", "device")
     elif isinstance(layer, DynamicLayer):
         names = ("keys", "values", "cumulative_length", "is_initialized", "dtype", "device")
     else:

@@ -171,6 +171,8 @@ class Session:
         cache = LookOnceCache(self.strategy, prompt, self._model.config, self._again)
         cache.padding = padding_of(mask, tail, prompt.length) if tail else None
         cache.notes_positions = self.notes_positions
+        if tail and self._again is not None:
+            cache.new_is_image = self._again.images_among(None if ids is None else ids[:, -tail:], self._image_ids)
         now.new_images = bool(tail and ids is not None and image_mask(ids[:, -tail:], self._image_ids).any())
         if recording:  # layers with a window or a state, of which assisted decoding takes tokens back
             cache.activate_past_recording()
@@ -181,8 +183,9 @@ class Session:
     def _go_on(self, cache: LookOnceCache, named: dict[str, Any], now: ForwardPass, new: int) -> LookOnceCache:
         """A pass of new tokens after a compressed prompt."""
         cache.record.check_complete()
+        ids = named.get("input_ids") if now.input_ids is None else now.input_ids
+        cache.new_is_image = None if cache.again is None else cache.again.images_among(ids, self._image_ids)
         if new > 1:
-            ids = named.get("input_ids") if now.input_ids is None else now.input_ids
             now.new_images = ids is not None and bool(image_mask(ids, self._image_ids).any())
             if not now.new_images:
                 self._check_positions(cache)

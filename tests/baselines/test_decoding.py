@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lookm import LookmError, Strategy, load_strategy, look_once, strategy_names
-from lookm.cache import CompressedLayer
+from lookm.compressed_layer import CompressedLayer
 from lookm.compression import compress_many
 from lookm.decoding import DecodingStrategy
 from lookm.held import Held

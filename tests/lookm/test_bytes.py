@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lookm import load_strategy, look_once
-from lookm.cache import CompressedLayer
+from lookm.compressed_layer import CompressedLayer
 from lookm.record import LayerSizes, peak_bytes
 from tests.lookm.models import built, left_padded, prompt
 

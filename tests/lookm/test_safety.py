@@ -8,7 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache, MistralConfig, MistralForCausalLM, PreTrainedModel
 
 from lookm import BudgetError, LookmError, load_strategy, look_once
-from lookm.cache import CompressedLayer, LookOnceCache
+from lookm.cache import LookOnceCache
+from lookm.compressed_layer import CompressedLayer
 from tests.lookm.models import TEXT, built, left_padded, llama, prompt
 
 

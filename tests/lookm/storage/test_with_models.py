@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lookm import compress, generate_sweep, load_strategy, look_once
-from lookm.cache import CompressedLayer
+from lookm.compressed_layer import CompressedLayer
 from lookm.decoding import DecodingStrategy
 from lookm.registry import load_storage, ready_strategies, storage_names
 from lookm.storage.base import PLAIN
