@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -106,7 +105,7 @@ def _run_job(config: DictConfig) -> float:
             show(run_table(outcome.summary), sys.stdout)
     if outcome.failed and not sweeping:
         raise SystemExit(Status.SAMPLES_FAILED)
-    return outcome.summary.mean.scores.get("official", math.nan)
+    return outcome.summary.mean.score
 
 
 @lru_cache(maxsize=1)

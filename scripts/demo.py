@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from math import isnan
 
 from benchmarks.evaluation.summary import Summary
 from benchmarks.guard import guarded
@@ -38,20 +39,20 @@ def story(full: Summary, h2o: Summary, lookm: Summary) -> str:
     """What the three runs say, in a sentence each for the told fact and for the mean of all tasks."""
     runs = (full, h2o, lookm)
     percent = [f"{100 * run.mean.budget:.0f} %" if run.mean.budget is not None else "–" for run in runs]
-    told = [next((row.scores.get("official") for row in run.rows if row.task == TOLD), None) for run in runs]
-    means = [run.mean.scores.get("official") for run in runs]
+    told = [run.rows[TOLD].score for run in runs if TOLD in run.rows]
+    means = [run.mean.score for run in runs]
     place = f"{full.model_label}, {full.settings.benchmark.label}, {full.mean.n} prompts encoded once for all three"
     kept = f"kept {percent[1]} (h2o) and {percent[2]} (tp_pmerge) of the cache's tokens"
     lines = [f"{place}; {kept}."]
-    if None not in told:
+    if told and not any(map(isnan, told)):
         lines.append(f"A fact told in words among images ({TOLD}) is then still answered right: {_three(told)}.")
-    if None not in means:
+    if not any(map(isnan, means)):
         lines.append(f"Over all {len(full.rows)} tasks the score is {_three(means)}.")
     return "\n".join([*lines, "None of this is a result of the paper's models or of MileBench."])
 
 
-def _three(scores: Sequence[float | None]) -> str:
-    full, h2o, lookm = (100 * (score or 0.0) for score in scores)
+def _three(scores: Sequence[float]) -> str:
+    full, h2o, lookm = (100 * score for score in scores)
     return f"{h2o:.1f} % with h2o and {lookm:.1f} % with tp_pmerge, against {full:.1f} % with the full cache"
 
 

@@ -107,10 +107,11 @@ def leaderboard(summaries: Sequence[Summary], tasks: Sequence[str]) -> Table:
     full = next((item.mean.kept_bytes for item in summaries if item.settings.is_full), None)
     lines = []
     for item in summaries:
-        scores = {row.task: row.scores.get("official") for row in (*item.rows, item.mean)}
+        scores = {task: row.scores.get("official") for task, row in {**item.rows, "mean": item.mean}.items()}
         share = item.mean.kept_bytes / full if item.mean.kept_bytes and full else None
         lines.append((item.settings.strategy.label, scores, (percent(share), percent(item.mean.changed))))
-    lines.append(("chance", {row.task: row.chance for row in (*first.rows, first.mean)}, ("", "")))
+    chance = {task: row.chance for task, row in {**first.rows, "mean": first.mean}.items()}
+    lines.append(("chance", chance, ("", "")))
     lines.sort(key=lambda line: line[1].get("mean") or 0.0, reverse=True)
     columns = ("mean", *tasks)
     rows = [Row((name, *(percent(scores.get(column)) for column in columns), *costs)) for name, scores, costs in lines]

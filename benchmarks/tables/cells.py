@@ -1,130 +1,114 @@
-"""The cells of a table: scores, differences from a baseline run with intervals, realised bytes and changed answers."""
+"""The cells of a table: what runs amount to, and differences from a baseline run with intervals.
+
+Paired bootstrap: how much of a difference between two runs over the same samples could be chance. Percentile intervals
+(Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Samples are drawn within each dataset, as
+many as it has, so that what is resampled is the score that tables show: a mean of datasets' means.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from benchmarks.benchmark import DatasetInfo
-from benchmarks.milebench import PAPER_COLUMNS, Tree, datasets_of, mean_weights
-from benchmarks.tables.intervals import RESAMPLES, Interval, dataset_seed, interval, resampled_means
-from lookm.answers import first_difference
-from lookm.errors import LookmError
+from benchmarks.evaluation.cells import Column, Samples, Totals, totals
+from benchmarks.milebench import mean_weights
 
 if TYPE_CHECKING:
     import pandas
 
 FEWEST_PAIRS = 20
 """Pairs a dataset must have for an interval: with fewer, resampling shows less spread than there is."""
+RESAMPLES = 10_000
+LEVEL = 0.95
+_ROUNDING = 1e-12
+_BLOCK = 1 << 22  # random numbers drawn at once
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column: a mean of means of datasets' means.
+class Interval:
+    """A difference of scores and the interval that holds it at the asked level; all in the scores' unit."""
 
-    Attributes:
-        name: what it is called.
-        tree: the datasets, nested as they are averaged: a column's tasks, a task's datasets.
-        infos: the same datasets with what the complete benchmark has of them.
-    """
-
-    name: str
-    tree: Tree
-    infos: tuple[DatasetInfo, ...]
+    difference: float
+    low: float
+    high: float
 
     @property
-    def samples(self) -> int:
-        """How many samples the complete column has."""
-        return sum(info.samples for info in self.infos)
+    def direction(self) -> int:
+        """1 or -1 where the interval lies above or below zero, 0 where it holds zero."""
+        return int(self.low > _ROUNDING) - int(self.high < -_ROUNDING)
+
+
+def resampled_means(values: ArrayLike, *, seed: int | Sequence[int], resamples: int = RESAMPLES) -> NDArray[np.float64]:
+    """Means of bootstrap samples: each is `n` of the rows, drawn with replacement, the same for all columns.
+
+    Args:
+        values: (n, S), one row per sample and one column per quantity; n ≥ 1.
+        seed: seed of the draws.
+        resamples: number of bootstrap samples, R.
+
+    Returns:
+        (R, S), float64.
+
+    Raises:
+        ValueError: no rows, or a value that is not finite.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or not len(table):
+        raise ValueError(f"values must be (samples, quantities) with at least one sample, not of shape {table.shape}")
+    if not np.isfinite(table).all():
+        raise ValueError("values must be finite: leave samples out that one of two runs does not have")
+    n = len(table)
+    random = np.random.default_rng(seed)
+    means = np.empty((resamples, table.shape[1]))
+    block = max(1, _BLOCK // n)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn = random.integers(n, size=(size, n))  # [R, n], which sample
+        drawn += np.arange(size)[:, None] * n
+        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)  # how often each sample
+        means[start : start + size] = counts @ table / n
+    return means
+
+
+def dataset_seed(seed: int, dataset: str) -> tuple[int, int]:
+    """Seed of one dataset's draws, so that they do not depend on which other datasets are in the table."""
+    return seed, zlib.crc32(dataset.encode())
+
+
+def interval(difference: float, resampled: ArrayLike, *, level: float = LEVEL) -> Interval:
+    """The percentile interval of a difference.
+
+    Args:
+        difference: the observed one.
+        resampled: (R,), the difference of each bootstrap sample.
+        level: the interval's level, in (0, 1).
+    """
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.asarray(resampled, dtype=np.float64), [tail, 1 - tail])
+    return Interval(difference, float(low), float(high))
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run's result in one column; scores, budgets and shares in [0, 1], None where there is nothing to say.
+class Cell(Totals):
+    """One run's result in one column, beside a baseline's.
 
     Attributes:
-        score: the mean over the column's datasets that the run has of their mean scores over answered samples.
-        n: answered samples; failed: samples without an answer; datasets: names of the datasets that they are of.
-        chance: the same mean of the samples' chance levels.
-        budget: mean share of the full cache's bytes that was kept; tokens: of the prompt's tokens.
-        kept_bytes: mean bytes of a sample's compressed cache.
-        lost_images: samples that lost images to the context limit.
-        decode_ms: median decode step of the `timed` samples whose steps no other strategy shared.
-        difference: from the baseline over the `paired` samples that both answered, of datasets that both have;
-            interval: where the true difference lies at 95 %, None with fewer than `FEWEST_PAIRS` pairs in a dataset.
-        changed: share of paired samples whose answer differs, token by token, from the baseline's.
-        first_change: median place, from 1, of the first token that differs, over the answers that do.
+        difference: from the baseline over the `paired` samples, of datasets that both have; interval: where the true
+            difference lies at 95 %, None with fewer than `FEWEST_PAIRS` pairs in a dataset.
     """
 
-    score: float
-    n: int
-    failed: int
-    datasets: tuple[str, ...]
-    chance: float | None = None
-    budget: float | None = None
-    tokens: float | None = None
-    kept_bytes: float | None = None
-    lost_images: int = 0
-    decode_ms: float | None = None
-    timed: int = 0
     difference: float | None = None
     interval: Interval | None = None
-    paired: int = 0
-    changed: float | None = None
-    first_change: float | None = None
 
     @property
     def direction(self) -> int:
         """1 or -1 where the interval lies above or below zero, else 0."""
         return self.interval.direction if self.interval else 0
-
-
-def task_columns(names: Iterable[str], infos: Sequence[DatasetInfo], selected: Collection[str]) -> list[Column]:
-    """Columns named by task codes or groups, such as T-1 and NH; those without a selected dataset are left out.
-
-    Args:
-        names: the columns.
-        infos: all datasets of the benchmark.
-        selected: names of the datasets that are asked for.
-    """
-    columns = []
-    for name in names:
-        try:
-            whole = datasets_of(name, infos)
-        except LookmError:
-            continue  # the benchmark has no such task
-        if any(info.dataset in selected for info in whole):
-            tasks = dict.fromkeys(info.task for info in whole)
-            tree = tuple(tuple(info.dataset for info in whole if info.task == task) for task in tasks)
-            columns.append(Column(name, tree, tuple(whole)))
-    return columns
-
-
-def dataset_columns(infos: Iterable[DatasetInfo]) -> list[Column]:
-    """One column for each dataset."""
-    return [Column(info.dataset, info.dataset, (info,)) for info in infos]
-
-
-def mean_column(columns: Sequence[Column], name: str) -> Column:
-    """The mean of the given columns."""
-    return Column(name, tuple(column.tree for column in columns), tuple(i for column in columns for i in column.infos))
-
-
-TASK_MEAN, COLUMN_MEAN, DATASET_MEAN = "task mean", "column mean", "dataset mean"
-"""Three means that differ: over task codes, over the paper's columns (N-1 and N-2 are one, NH), over datasets."""
-
-
-def benchmark_columns(infos: Sequence[DatasetInfo], selected: Collection[str], *, paper: bool) -> list[Column]:
-    """The paper's columns or one for each task code, their mean last where they are several."""
-    names = PAPER_COLUMNS if paper else dict.fromkeys(info.task for info in infos)
-    columns = task_columns(names, infos, selected)
-    mean = [mean_column(columns, COLUMN_MEAN if paper else TASK_MEAN)] if len(columns) > 1 else []
-    return [*columns, *mean]
 
 
 class Runs:
@@ -139,14 +123,13 @@ class Runs:
     def __init__(self, frame: pandas.DataFrame, protocol: str, *, seed: int = 0, resamples: int = RESAMPLES) -> None:
         self.names = list(dict.fromkeys(map(str, frame.run)))
         self._protocol, self._seed, self._resamples = protocol, seed, resamples
-        self._parts: dict[tuple[str, str], pandas.DataFrame] = {
-            (str(run), str(dataset)): rows for (run, dataset), rows in frame.groupby(["run", "dataset"], sort=False)
-        }
+        self._parts: dict[str, dict[str, Samples]] = {name: {} for name in self.names}
+        for (run, dataset), rows in frame.groupby(["run", "dataset"], sort=False):
+            self._parts[str(run)][str(dataset)] = Samples(rows)
         self._scores = {
             str(dataset): rows.pivot(index="sample_id", columns="run", values=protocol)
             for dataset, rows in frame.groupby("dataset", sort=False)
         }
-        self._answers: dict[str, dict[tuple[str, str], Sequence[int]]] = {}
         self._drawn: dict[tuple[str, bytes], dict[str, NDArray[np.float64]]] = {}
 
     def cells(
@@ -171,60 +154,21 @@ class Runs:
         needed = {
             column.name: sum(i.dataset in self._scores for i in column.infos) if whole else 0 for column in columns
         }
-        return {key: cell for key, cell in cells.items() if cell and len(cell.datasets) >= needed[key[1]]}
+        return {key: cell for key, cell in cells.items() if cell.datasets and len(cell.datasets) >= needed[key[1]]}
 
-    def _cell(self, run: str, column: Column, baseline: str | None) -> Cell | None:
-        parts = {i.dataset: self._parts[run, i.dataset] for i in column.infos if (run, i.dataset) in self._parts}
-        means = {dataset: float(rows[self._protocol].mean()) for dataset, rows in parts.items()}
-        weights = mean_weights(column.tree, {dataset for dataset, mean in means.items() if mean == mean})
-        if not weights:
-            return None
-        answered = {dataset: rows[rows.error.isna()] for dataset, rows in parts.items()}
-        levels = {dataset: float(part.chance.mean(skipna=False)) for dataset, part in answered.items()}
-        chance = sum(weight * levels[dataset] for dataset, weight in weights.items())
-
-        def values(quantity: str) -> NDArray[np.float64]:
-            joined = np.concatenate([part[quantity].to_numpy(dtype=np.float64) for part in answered.values()])
-            return joined[~np.isnan(joined)]
-
-        kept, full, times = values("kept_bytes"), values("full_bytes"), values("decode_ms")
-        n = sum(map(len, answered.values()))
-        return Cell(
-            score=sum(weight * means[dataset] for dataset, weight in weights.items()),
-            n=n,
-            failed=sum(map(len, parts.values())) - n,
-            datasets=tuple(weights),
-            chance=chance if chance == chance else None,
-            budget=_mean(kept[full > 0] / full[full > 0]),
-            tokens=_mean(values("realised_budget")),
-            kept_bytes=_mean(kept),
-            lost_images=sum(int((part.dropped_images > 0).sum()) for part in parts.values()),
-            decode_ms=float(np.median(times)) if len(times) else None,
-            timed=len(times),
-            **(self._against(run, baseline, column) if baseline is not None and baseline != run else {}),
-        )
-
-    def _against(self, run: str, baseline: str, column: Column) -> dict[str, Any]:
-        """The fields of a cell that compare it with the baseline; none where no sample can be compared."""
+    def _cell(self, run: str, column: Column, baseline: str | None) -> Cell:
+        if baseline is None or baseline == run:
+            return Cell(**vars(totals(column, self._parts[run], protocol=self._protocol)))
+        against = self._parts.get(baseline, {})
+        sums = vars(totals(column, self._parts[run], against, protocol=self._protocol))
         pairs = {info.dataset: pair for info in column.infos if (pair := self._difference(run, baseline, info.dataset))}
         weights = mean_weights(column.tree, pairs)
         if not weights:
-            return {}
+            return Cell(**sums)
         difference = sum(weight * pairs[dataset][0] for dataset, weight in weights.items())
         draws = sum((weight * pairs[dataset][1] for dataset, weight in weights.items()), np.zeros(self._resamples))
         enough = all(pairs[dataset][2] >= FEWEST_PAIRS for dataset in weights)
-        own, other = self._tokens(run), self._tokens(baseline)
-        places = [
-            first_difference(answer, other[key]) for key, answer in own.items() if key in other and key[0] in weights
-        ]
-        changes = [place for place in places if place is not None]
-        return {
-            "difference": difference,
-            "interval": interval(difference, draws) if enough else None,
-            "paired": sum(pairs[dataset][2] for dataset in weights),
-            "changed": len(changes) / len(places) if places else None,
-            "first_change": median(changes) if changes else None,
-        }
+        return Cell(**sums, difference=difference, interval=interval(difference, draws) if enough else None)
 
     def _difference(self, run: str, baseline: str, dataset: str) -> tuple[float, NDArray[np.float64], int] | None:
         """Mean difference over the samples that both answered, its bootstrap (R,) and how many they are.
@@ -246,17 +190,6 @@ class Runs:
         drawn = self._drawn[key]
         return float((scores[run] - scores[baseline])[both].mean()), drawn[run] - drawn[baseline], int(both.sum())
 
-    def _tokens(self, run: str) -> Mapping[tuple[str, str], Sequence[int]]:
-        """(dataset, sample) → tokens of the answer."""
-        if run not in self._answers:
-            parts = {dataset: rows[rows.error.isna()] for (name, dataset), rows in self._parts.items() if name == run}
-            self._answers[run] = {
-                (dataset, str(sample)): tokens
-                for dataset, rows in parts.items()
-                for sample, tokens in zip(rows.sample_id, rows.answer_tokens, strict=True)
-            }
-        return self._answers[run]
-
 
 def printed_difference(score: float, other: float, difference: float) -> float:
     """A difference in points, such that it is that of the two printed scores wherever it is a difference of the two.
@@ -270,7 +203,3 @@ def printed_difference(score: float, other: float, difference: float) -> float:
     if abs(score - other - difference) < 1e-9:
         return round(round(100 * score, 1) - round(100 * other, 1), 1)
     return round(100 * difference, 1)
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    return float(values.mean()) if len(values) else None

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from benchmarks.evaluation.cells import Column
 from benchmarks.files import replacing, write_text, writing
-from benchmarks.tables.cells import Cell, Column
+from benchmarks.tables.cells import Cell
 from benchmarks.tables.experiments import Row
 from benchmarks.tables.reproduction import Reproduction
 from benchmarks.tables.styles import style_of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from benchmarks.benchmark import DatasetInfo
-from benchmarks.evaluation.records import SampleRecord
+from benchmarks.evaluation.cells import TIMES, sample_values
 from benchmarks.evaluation.store import Results, RunFolder, find_runs
 from benchmarks.milebench import PROTOCOLS
 from lookm.locations import CONFIGS
@@ -21,7 +21,6 @@ SETTINGS = (
     *("run", "label", "model", "benchmark", "strategy", "variant", "alpha1", "alpha2", "budget", "nominal_budget"),
     *("semantics", "dtype", "seed", "adversarial", "combine_image"),
 )
-TIMES = {"decode_ms": "decode_ms_per_token", "compress_ms": "compress_ms", "prefill_ms": "prefill_ms"}
 SAMPLE = (
     *("task", "dataset", "sample_id", *PROTOCOLS, "chance", "n_images", "answer", "answer_tokens", "error", "digest"),
     *("prompt_tokens", "image_tokens", "realised_budget", "kept_bytes", "full_bytes", "dropped_images"),
@@ -56,7 +55,7 @@ def read_frame(runs: Iterable[RunFolder]) -> pandas.DataFrame:
     listed = [run for run in runs if run.datasets]
     semantics = {run.configuration["strategy"].get("semantics") for run in listed} - {None}
     rows = [
-        settings | _sample(record) | {"dataset": dataset, "sample_id": name}
+        settings | sample_values(record) | {"dataset": dataset, "sample_id": name}
         for run in listed
         for settings in [run_settings(run, several_semantics=len(semantics) > 1)]
         for dataset in run.datasets
@@ -118,17 +117,6 @@ def known_datasets(runs: Iterable[RunFolder]) -> tuple[DatasetInfo, ...]:
         for name, entry in run.about.get("datasets", {}).items()
     }
     return tuple(infos.values())
-
-
-def _sample(record: SampleRecord) -> dict[str, Any]:
-    times = record.times or {}
-    alone = times.get("decode_rows", times.get("batch")) == times.get("batch")
-    scores = record.scores or {}
-    return {
-        **{column: getattr(record, column) for column in SAMPLE if hasattr(record, column)},
-        **{protocol: scores.get(protocol) if record.answered else None for protocol in PROTOCOLS},
-        **{column: times.get(field) if alone else None for column, field in TIMES.items()},
-    }
 
 
 @lru_cache(maxsize=64)

@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.evaluation.store import RunFolder
-from benchmarks.milebench import image_quantity_level
-from benchmarks.tables.cells import (
+from benchmarks.evaluation.cells import (
     COLUMN_MEAN,
     DATASET_MEAN,
-    Cell,
     Column,
-    Runs,
     benchmark_columns,
     dataset_columns,
     mean_column,
     task_columns,
 )
+from benchmarks.evaluation.store import RunFolder
+from benchmarks.milebench import image_quantity_level
+from benchmarks.tables.cells import Cell, Runs
 from benchmarks.tables.comparable import check_comparable, check_same_samples, common_samples
 from benchmarks.tables.experiments import Experiment, Row, matching_runs
 from benchmarks.tables.frame import read_frame

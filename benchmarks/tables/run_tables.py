@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.evaluation.cells import TASK_MEAN, Totals
 from benchmarks.evaluation.store import AFRESH
-from benchmarks.evaluation.summary import Summary, TaskRow
+from benchmarks.evaluation.summary import Summary
 from benchmarks.milebench import PROTOCOLS
-from benchmarks.tables.cells import TASK_MEAN
 from benchmarks.tables.table import ABSENT, Row, Table, Text, percent, size
 
 COSTS = ("budget %", "kept KV", "changed %", "ms/token")
@@ -28,8 +28,8 @@ def run_table(summary: Summary) -> Table:
     budget += f", semantics {strategy.semantics}" if settings.compresses else ""
     budget += f", question {settings.question}" if settings.asked_later else ""
     head = ("task", "n", "failed", "score %", "repaired %", "chance %", *COSTS)
-    rows = [Row(_cells(row)) for row in summary.rows]
-    rows.append(Row((TASK_MEAN, *_cells(summary.mean)[1:]), "foot"))
+    rows = [Row(_cells(task, row)) for task, row in summary.rows.items()]
+    rows.append(Row(_cells(TASK_MEAN, summary.mean), "foot"))
     return Table(
         f"{summary.model_label} · {settings.benchmark.label} · {strategy.label}, {budget}",
         head,
@@ -46,18 +46,18 @@ def comparison_table(summaries: Sequence[Summary]) -> Table:
     places = dict.fromkeys((item.model_label, item.settings.benchmark.label) for item in summaries)
     semantics = dict.fromkeys(item.settings.strategy.semantics for item in summaries if item.settings.compresses)
     texts = _texts(summaries, several_places=len(places) > 1, several_semantics=len(semantics) > 1)
-    tasks = list(dict.fromkeys(row.task for item in summaries for row in item.rows))
+    tasks = list(dict.fromkeys(task for item in summaries for task in item.rows))
     any_failed = any(item.mean.failed + item.mean.missing for item in summaries)
     timed = any(item.mean.decode_ms is not None for item in summaries)
     costs = COSTS if timed else COSTS[:-1]
     rows = []
     for place, item in enumerate(summaries):
-        scores = {row.task: row.scores.get("official") for row in item.rows}
         cells: list[str | Text] = [column[place] for column in texts.values()]
-        cells += [percent(scores.get(task)) for task in tasks] + [percent(item.mean.scores.get("official"))]
+        cells += [percent(item.rows[task].score) if task in item.rows else ABSENT for task in tasks]
+        cells.append(percent(item.mean.score))
         cells += [_failed(item.mean.failed + item.mean.missing)] if any_failed else []
         rows.append(Row((*cells, *_costs(item.mean)[: len(costs)])))
-    levels = {row.task: percent(row.chance) for item in summaries for row in item.rows}
+    levels = {task: percent(row.chance) for item in summaries for task, row in item.rows.items()}
     if len(places) == 1 and any(level != ABSENT for level in levels.values()):
         means = dict.fromkeys(percent(item.mean.chance) for item in summaries)
         mean = next(iter(means)) if len(means) == 1 else ABSENT
@@ -80,7 +80,7 @@ def job_line(summary: Summary, computed: int) -> str:
     mean = summary.mean
     parts = [
         f"{computed} samples computed" if computed else "all there already",
-        f"score {percent(mean.scores.get('official'))} %",
+        f"score {percent(mean.score)} %",
         f"budget {percent(mean.budget)} %",
         *([f"{mean.failed} failed"] if mean.failed else []),
     ]
@@ -112,16 +112,16 @@ def _if_asked(summary: Summary, text: str) -> str:
     return text if summary.settings.has_budget else ABSENT
 
 
-def _cells(row: TaskRow) -> tuple[str | Text, ...]:
+def _cells(task: str, row: Totals) -> tuple[str | Text, ...]:
     scores = [percent(row.scores.get(protocol)) for protocol in PROTOCOLS]
-    return (row.task, str(row.n), _failed(row.failed), *scores, percent(row.chance), *_costs(row))
+    return (task, str(row.n), _failed(row.failed), *scores, percent(row.chance), *_costs(row))
 
 
 def _failed(number: int) -> str | Text:
     return Text(str(number), style="bad") if number else "0"
 
 
-def _costs(row: TaskRow) -> list[str | Text]:
+def _costs(row: Totals) -> list[str | Text]:
     speed: str | Text = ABSENT if row.decode_ms is None else f"{row.decode_ms:.2f}"
     if row.decode_ms is not None and row.timed < row.n:
         speed = Text(f"{row.decode_ms:.2f}", PARTIAL)
@@ -161,6 +161,6 @@ def _notes(summary: Summary) -> list[str]:
         return notes
     if mean.changed is None:
         notes.append("changed: no run with the full cache to compare with; run the same with strategy=full.")
-    elif mean.compared < mean.n:
-        notes.append(f"changed: {mean.compared} of {mean.n} answers have one of the full cache to compare with.")
+    elif mean.paired < mean.n:
+        notes.append(f"changed: {mean.paired} of {mean.n} answers have one of the full cache to compare with.")
     return notes

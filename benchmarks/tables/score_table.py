@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.tables.cells import COLUMN_MEAN, DATASET_MEAN, FEWEST_PAIRS, TASK_MEAN, Cell, printed_difference
+from benchmarks.evaluation.cells import COLUMN_MEAN, DATASET_MEAN, TASK_MEAN
+from benchmarks.tables.cells import FEWEST_PAIRS, LEVEL, RESAMPLES, Cell, printed_difference
 from benchmarks.tables.experiments import Row as ExperimentRow
 from benchmarks.tables.frame import budget_text
-from benchmarks.tables.intervals import LEVEL, RESAMPLES
 from benchmarks.tables.reproduction import ALL, Reproduction
 from benchmarks.tables.table import ABSENT, Row, Table, Text, percent, signed
 

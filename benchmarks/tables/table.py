@@ -61,7 +61,7 @@ class Table:
 
 def percent(share: float | None) -> str:
     """A share in [0, 1] as a percentage with one decimal."""
-    return ABSENT if share is None else f"{100 * share + 0.0:.1f}"
+    return ABSENT if share is None or share != share else f"{100 * share + 0.0:.1f}"
 
 
 def signed(points: float | None, *, end: bool = False) -> str:

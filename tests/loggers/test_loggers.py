@@ -71,9 +71,9 @@ def test_wandb_gets_configuration_scores_samples_pictures_and_the_folder(
     assert sent.config["alpha1"] == 0.1
     assert sent.config["strategy"] == settings.resolved["strategy"]
     assert sent.exit_code == 0
-    for row in summary.rows:
-        assert sent.summary[f"task/{row.task}/official"] == row.scores["official"]
-        assert sent.summary[f"task/{row.task}/repaired"] == row.scores["repaired"]
+    for task, row in summary.rows.items():
+        assert sent.summary[f"task/{task}/official"] == row.scores["official"]
+        assert sent.summary[f"task/{task}/repaired"] == row.scores["repaired"]
     for info in DATASETS:
         assert {f"dataset/{info.dataset}/{name}" for name in ("official", "repaired", "decode_ms")} <= set(sent.history)
     assert sent.summary["mean/realised_budget"] == summary.mean.budget

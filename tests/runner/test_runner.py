@@ -128,7 +128,7 @@ def test_twenty_samples_are_the_beginning_of_all(settings_of: MakeSettings) -> N
     assert run(settings_of("limit=3")).computed == 8
     assert run(settings_of()).computed == 3
     few = run(settings_of("limit=2", "task=S-3"), load=no_model)
-    assert [(row.task, row.n) for row in few.summary.rows] == [("S-3", 2)]
+    assert [(task, row.n) for task, row in few.summary.rows.items()] == [("S-3", 2)]
     predictions = json.loads((settings_of().folder / ROUGE / "pred.json").read_text())
     assert len(predictions) == 4, "a smaller selection must not shrink the files"
 
@@ -266,7 +266,7 @@ def test_changed_answers_are_counted_where_the_full_cache_was_run(settings_of: M
     assert run(settings).summary.mean.changed is None
     run(settings_of("strategy=full", f"datasets=[{CHOICE},{NEEDLE}]"))
     mean = run(settings).summary.mean
-    assert mean.compared == 8
+    assert mean.paired == 8
     own, reference = answers(settings), answers(settings_of("strategy=full", f"datasets=[{CHOICE},{NEEDLE}]"))
     per_task = [
         sum(own[name] != tokens for name, tokens in reference.items() if name.startswith(dataset)) / 4

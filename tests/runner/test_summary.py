@@ -35,10 +35,11 @@ def result(
     return DatasetResult(**{**values, **fields})  # type: ignore[arg-type]
 
 
-def test_answers_are_compared_with_those_of_the_full_cache_that_there_are() -> None:
+def test_answers_are_compared_with_those_of_the_full_cache_that_there_are(settings_of: MakeSettings) -> None:
     def changed(*reference: SampleRecord) -> tuple[float | None, int]:
         known = {str(other.sample_id): other for other in reference}
-        return result("A", "T-1", {"1": 1.0, "2": 1.0, "3": 1.0}, reference=known).changed()
+        mean = summarise(settings_of(), "m", [result("A", "T-1", {"1": 1.0, "2": 1.0, "3": 1.0}, reference=known)]).mean
+        return mean.changed, mean.paired
 
     assert changed(record(1), record(2, tokens=(5, 3)), record(9)) == (0.5, 2)
     assert changed(record(1, tokens=(5, 2, 7))) == (1.0, 1), "a longer answer is another answer"
@@ -53,12 +54,12 @@ def test_a_task_is_the_mean_of_its_datasets_and_the_mean_that_of_the_tasks(setti
         result("C", "N-1", {"5": 0.2}),
     ]
     summary = summarise(settings_of(), "model", results)
-    assert [(row.task, row.n) for row in summary.rows] == [("T-1", 4), ("N-1", 1)]
-    assert [row.scores["official"] for row in summary.rows] == [0.5, 0.2]
-    assert [row.chance for row in summary.rows] == [pytest.approx(0.3), 0.2]
+    assert [(task, row.n) for task, row in summary.rows.items()] == [("T-1", 4), ("N-1", 1)]
+    assert [row.score for row in summary.rows.values()] == [0.5, 0.2]
+    assert [row.chance for row in summary.rows.values()] == [pytest.approx(0.3), 0.2]
     assert summary.mean.scores["official"] == pytest.approx(0.35)
     assert summary.mean.n == 5
-    assert summary.rows[0].decode_ms == 2.5
+    assert summary.rows["T-1"].decode_ms == 2.5
 
 
 def test_failed_samples_are_counted_and_not_scored(settings_of: MakeSettings) -> None:

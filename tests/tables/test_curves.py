@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.benchmark import DatasetInfo
-from benchmarks.tables.cells import Cell, dataset_columns
+from benchmarks.evaluation.cells import dataset_columns
+from benchmarks.tables.cells import Cell, Interval
 from benchmarks.tables.curves import caption, curve_points, draw_curves, save_figure
 from benchmarks.tables.experiments import Row
-from benchmarks.tables.intervals import Interval
 from benchmarks.tables.paper import paper_experiments
 from benchmarks.tables.reproduction import ALL, Reproduction, reproduce
 from benchmarks.tables.styles import style_of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.tables.intervals import Interval, dataset_seed, interval, resampled_means
+from benchmarks.tables.cells import Interval, dataset_seed, interval, resampled_means
 
 
 def paired_interval(
@@ -88,7 +88,7 @@ def test_all_columns_see_the_same_draws_so_that_strategies_can_be_compared() -> 
 def test_blocks_do_not_change_what_a_resample_is(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random((30, 1))
     whole = resampled_means(values, seed=1, resamples=100)
-    monkeypatch.setattr("benchmarks.tables.intervals._BLOCK", 95)
+    monkeypatch.setattr("benchmarks.tables.cells._BLOCK", 95)
     assert resampled_means(values, seed=1, resamples=100) == pytest.approx(whole)
 
 

@@ -7,17 +7,11 @@ from statistics import fmean
 import pytest
 
 from benchmarks.benchmark import DatasetInfo
+from benchmarks.evaluation.cells import COLUMN_MEAN, dataset_columns, mean_column, task_columns
 from benchmarks.evaluation.store import find_runs
 from benchmarks.milebench import DATASETS, PAPER_COLUMNS, mean_weights
 from benchmarks.tables import cells as cells_module
-from benchmarks.tables.cells import (
-    COLUMN_MEAN,
-    Runs,
-    dataset_columns,
-    mean_column,
-    printed_difference,
-    task_columns,
-)
+from benchmarks.tables.cells import Runs, printed_difference
 from benchmarks.tables.experiments import Experiment, read_experiment
 from benchmarks.tables.frame import collect
 from benchmarks.tables.reproduction import Reproduction, reproduce

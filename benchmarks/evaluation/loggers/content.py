@@ -8,9 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evaluation.cells import Totals
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.store import RunFolder
-from benchmarks.evaluation.summary import TaskRow, folder_results, task_rows
+from benchmarks.evaluation.summary import folder_results, task_totals
 from benchmarks.files import read_json
 from benchmarks.milebench.scoring import PROTOCOLS
 
@@ -24,7 +25,7 @@ class LoggedSample:
     truth: str
 
 
-def numbers(row: TaskRow, prefix: str) -> dict[str, float]:
+def numbers(row: Totals, prefix: str) -> dict[str, float]:
     """A table row as `<prefix>/<what>` → number; what there is no number for is left out.
 
     Shares are in [0, 1], `kept_bytes` in bytes of a sample, `decode_ms` in milliseconds.
@@ -45,16 +46,16 @@ def numbers(row: TaskRow, prefix: str) -> dict[str, float]:
 
 def run_numbers(folder: RunFolder) -> dict[str, float]:
     """All tasks of a run as `task/T-1/official` …, and their mean as `mean/official` …"""
-    rows, mean = task_rows(folder_results(folder))
+    rows, mean = task_totals(folder_results(folder))
     values = numbers(mean, "mean")
-    for row in rows:
-        values |= numbers(row, f"task/{row.task}")
+    for task, row in rows.items():
+        values |= numbers(row, f"task/{task}")
     return values
 
 
 def dataset_numbers(folder: RunFolder, name: str) -> dict[str, float]:
     """One dataset of a run as `dataset/<name>/official` …."""
-    return numbers(task_rows(folder_results(folder, name))[1], f"dataset/{name}")
+    return numbers(task_totals(folder_results(folder, name))[1], f"dataset/{name}")
 
 
 def configuration(folder: RunFolder) -> dict[str, Any]:
