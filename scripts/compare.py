@@ -73,8 +73,8 @@ def _pair(one: Path, other: Path) -> tuple[RunFolder, RunFolder]:
 def _rows(one: RunFolder, other: RunFolder, options: argparse.Namespace) -> list[Row]:
     """The lines of one pair: its tasks and their mean, or the mean only."""
     from benchmarks.evaluation.cells import benchmark_columns
+    from benchmarks.evaluation.comparable import check_same_samples, common_samples
     from benchmarks.tables.cells import Runs
-    from benchmarks.tables.comparable import check_same_samples, common_samples
     from benchmarks.tables.frame import known_datasets, read_frame
 
     frame = read_frame([one, other])

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.guard import guarded
-from benchmarks.tables.experiment_arguments import add_arguments, read_arguments, read_conditions, read_equal_bytes
 from lookm.errors import LookmError
+
+from .tables import add_arguments, read_arguments, read_conditions, read_equal_bytes
 
 OUTPUT = Path("results/figures")
 

@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.evaluation.cells import Column, benchmark_columns
+from benchmarks.evaluation.comparable import common_samples, comparable_groups
 from benchmarks.evaluation.store import RunFolder
 from benchmarks.milebench import PROTOCOLS
 from benchmarks.tables.cells import Cell, Runs
-from benchmarks.tables.comparable import common_samples, comparable_groups
 from benchmarks.tables.frame import budget_text, known_datasets, read_frame, run_settings
 from benchmarks.tables.paper import is_paper_benchmark
 from benchmarks.tables.styles import place_of

@@ -11,10 +11,9 @@ from typing import Any
 
 from benchmarks.benchmark import Benchmark, DatasetInfo
 from benchmarks.composition import compose_jobs
-from benchmarks.evaluation.comparable import facts_of, flattened
+from benchmarks.evaluation.comparable import choose_runs, facts_of, flattened
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
-from benchmarks.tables.comparable import choose_runs
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
 

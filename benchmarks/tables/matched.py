@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.evaluation.cells import Column, benchmark_columns
+from benchmarks.evaluation.comparable import check_comparable, check_same_samples, choose_runs, common_samples
 from benchmarks.evaluation.store import RunFolder
 from benchmarks.tables.cells import FEWEST_PAIRS, Cell, Runs, printed_difference
-from benchmarks.tables.comparable import check_comparable, check_same_samples, choose_runs, common_samples
 from benchmarks.tables.frame import budget_text, known_datasets, read_frame, run_settings
 from benchmarks.tables.paper import measured_by_others
 from benchmarks.tables.table import ABSENT, Row, Table, Text, percent, signed

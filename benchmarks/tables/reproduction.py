@@ -15,10 +15,10 @@ from benchmarks.evaluation.cells import (
     mean_column,
     task_columns,
 )
+from benchmarks.evaluation.comparable import check_comparable, check_same_samples, common_samples
 from benchmarks.evaluation.store import RunFolder
 from benchmarks.milebench import image_quantity_level
 from benchmarks.tables.cells import Cell, Runs
-from benchmarks.tables.comparable import check_comparable, check_same_samples, common_samples
 from benchmarks.tables.experiments import Experiment, Row, matching_runs
 from benchmarks.tables.frame import read_frame
 from benchmarks.tables.paper import PaperExperiment, is_paper_benchmark, paper_experiments

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.evaluation.store import find_runs
-from benchmarks.tables.comparable import (
+from benchmarks.evaluation.comparable import (
     check_comparable,
     check_same_samples,
     choose_runs,
     common_samples,
     comparable_groups,
 )
+from benchmarks.evaluation.store import find_runs
 from benchmarks.tables.frame import collect, read_frame
 from lookm.errors import LookmError
 from tests.runner.small_benchmark import NEEDLE, SAMPLES
