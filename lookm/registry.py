@@ -1,7 +1,8 @@
-"""Strategies and storages by name: the YAMLs of `configs/strategy` and `configs/storage` are the only registry."""
+"""Strategies, storages and backbones by name: the YAMLs of `configs` are the only registry, read without Hydra."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
@@ -15,6 +16,7 @@ from lookm.locations import CONFIGS
 
 if TYPE_CHECKING:
     from lookm.fields import Named
+    from lookm.models.backbone import Backbone
     from lookm.storage.base import Storage
     from lookm.strategy import Strategy
 
@@ -67,6 +69,38 @@ def load_storage(name: str, **overrides: Any) -> Storage:
         2
     """
     return build_storage(name, yaml_of("storage", name) | overrides)
+
+
+def load_model(name: str, *, device: str = "auto", dtype: str = "auto", **overrides: Any) -> Backbone:
+    """Load a backbone from its YAML.
+
+    Args:
+        name: a file name in `configs/model`, without `.yaml`.
+        device: `cpu`, `cuda`, `cuda:0` …; `auto` takes CUDA where there is one.
+        dtype: `float32`, `bfloat16` or `float16`; `auto` takes float32 on the CPU, bfloat16 elsewhere.
+        **overrides: fields to set, such as `batch_size=4`, `path="my/weights"`, `quantization="4bit"`.
+
+    Raises:
+        LookmError: for a name or field that does not exist (the message lists what does), or what the loader refuses.
+
+    Example:
+        >>> backbone = load_model("tiny", batch_size=2)
+    """
+    fields = yaml_of("model", name)
+    fields.pop("defaults", None)
+    module, _, attribute = fields.pop("_target_").rpartition(".")
+    loader = getattr(import_module(module), attribute)
+    known = [key for key in {**fields, **inspect.signature(loader).parameters} if key != "options"]
+    for key in overrides:
+        if key not in known:
+            raise LookmError(f"model {name!r} has no field {key!r}; it has {', '.join(known)}")
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    return loader(**{**fields, "device": device, "dtype": dtype, **overrides})
 
 
 def build_strategy(name: str, settings: dict[str, Any]) -> Strategy:

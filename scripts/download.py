@@ -74,14 +74,16 @@ def _model(options: argparse.Namespace) -> str:
     source = read_source(options.name)
     if source is None:
         return f"{options.name} comes with this repository; nothing to do"
-    found = download_checkpoint(source, to=options.to, revision=options.revision, bin_weights=options.bin_weights)
+    name, revision = source
+    revision = options.revision or revision
+    found = download_checkpoint(name, revision, to=options.to, bin_weights=options.bin_weights)
     use = f"lookm run model={options.name}"
     if options.to is not None:
         use += f" model.path={shlex.quote(str(options.to))}"
     if options.bin_weights:
         use += " model.bin_weights=true"
     what = "nothing to fetch, all checksums right" if not found.fetched else f"{found.fetched} fetched now"
-    return f"{source.repository} is in {found.folder} ({found.files} files, {shown_bytes(found.size)}; {what}): `{use}`"
+    return f"{name} is in {found.folder} ({found.files} files, {shown_bytes(found.size)}; {what}): `{use}`"
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from benchmarks.guard import guarded
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
+from lookm.registry import names_of
 
-LOGGERS = tuple(sorted(path.stem for path in (CONFIGS / "logger").glob("*.yaml") if path.stem != "none"))
+LOGGERS = tuple(name for name in names_of("logger") if name != "none")
 
 
 @guarded

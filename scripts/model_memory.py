@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.download.checkpoints import model_fields, model_names
 from benchmarks.evaluation.provenance import versions
 from benchmarks.files import write_json
 from benchmarks.guard import guarded
 from benchmarks.tables.table import Row, Table, as_text
 from lookm.errors import LookmError
 from lookm.models.source import QUANTIZATIONS
-from lookm.registry import load_strategy, strategy_names
+from lookm.registry import load_strategy, names_of, strategy_names, yaml_of
 
 GIB = 2**30
 SHOWN = ("full", "h2o", "tp_pmerge")
@@ -59,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def backbone_names() -> list[str]:
     """Models with a checkpoint on the Hub: all but the shipped one."""
-    return [name for name in model_names() if model_fields(name).get("path")]
+    return [name for name in names_of("model") if yaml_of("model", name).get("path")]
 
 
 def model_numbers(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -72,7 +71,7 @@ def model_numbers(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
     from lookm.models.memory import blueprint, memory_need, prompt_of, weight_bytes
 
-    fields = model_fields(name)
+    fields = yaml_of("model", name)
     if not fields.get("path"):
         raise LookmError(f"{name} comes with this repository and needs next to nothing; choose another model")
     if options.length < 1:

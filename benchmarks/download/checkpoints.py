@@ -8,22 +8,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from benchmarks.download.hub import RemoteFile, bars_on_terminals, digest_of, hub_errors, read_repository, require_space
 from lookm.errors import LookmError
-from lookm.locations import CONFIGS
+from lookm.registry import yaml_of
 
 _SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")  # configurations and tokenizers; never .py
 _WEIGHTS = {False: ".safetensors", True: ".bin"}
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a model's YAML says that its checkpoint is: a repository of the hub and a revision of it."""
-
-    repository: str
-    revision: str | None
 
 
 @dataclass(frozen=True)
@@ -36,48 +26,29 @@ class Checkpoint:
     fetched: int
 
 
-def model_names() -> list[str]:
-    """Names of the models that have a YAML."""
-    return sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
-
-
-def model_fields(model: str) -> dict[str, Any]:
-    """The fields of a model's YAML, interpolations unresolved.
-
-    Raises:
-        LookmError: no such model.
-    """
-    if model not in model_names():
-        raise LookmError(f"unknown model {model!r}; choose one of {', '.join(model_names())}")
-    fields = OmegaConf.to_container(OmegaConf.load(CONFIGS / "model" / f"{model}.yaml"))
-    assert isinstance(fields, dict)
-    return {str(key): value for key, value in fields.items()}
-
-
-def read_source(model: str) -> Source | None:
-    """Where a model's checkpoint comes from; None for one that comes with this repository.
+def read_source(model: str) -> tuple[str, str] | None:
+    """The repository of a model's checkpoint and its revision; None for a model that comes with this repository.
 
     Raises:
         LookmError: no such model, or its `path` is a folder on this disk.
     """
-    config = model_fields(model)
-    path = config.get("path")
+    fields = yaml_of("model", model)
+    path = fields.get("path")
     if path is None:
         return None
     if str(path).count("/") != 1 or Path(str(path)).exists():
         raise LookmError(f"configs/model/{model}.yaml has the path {path!r}, which is no repository of the hub")
-    return Source(str(path), config.get("revision"))
+    return str(path), fields.get("revision") or "main"
 
 
 def download_checkpoint(
-    source: Source, *, to: Path | None = None, revision: str | None = None, bin_weights: bool = False
+    name: str, revision: str = "main", *, to: Path | None = None, bin_weights: bool = False
 ) -> Checkpoint:
     """Makes a checkpoint complete on this disk and checks every file of it; fetches only what is missing.
 
     Args:
-        source: as `read_source` found it.
+        name: the repository, `owner/name`; revision: commit, tag or branch.
         to: a folder for it; None is the hub's own cache (`HF_HOME`), where models are looked for by name.
-        revision: another one than the model's YAML names.
         bin_weights: take `.bin` files, which are pickles, of a repository without safetensors.
 
     Raises:
@@ -85,8 +56,6 @@ def download_checkpoint(
     """
     from huggingface_hub import constants, snapshot_download, utils
 
-    name = source.repository
-    revision = revision or source.revision or "main"
     repository = read_repository(name, "model", revision)
     files = select_files(name, repository.files.values(), bin_weights=bin_weights)
     fetch: Callable[..., Any] = partial(

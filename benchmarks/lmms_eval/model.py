@@ -20,8 +20,7 @@ from benchmarks.lmms_eval.answers import Answer, answers, likelihoods, rounds
 from benchmarks.lmms_eval.messages import Question, question_of
 from benchmarks.lmms_eval.tasks import SampleMessages
 from lookm.errors import LookmError
-from lookm.models.named import load_model
-from lookm.registry import load_strategy
+from lookm.registry import load_model, load_strategy
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tiff", ".webp")
 
@@ -57,7 +56,7 @@ class LookM(lmms):
         strategy: the strategy's name; its fields are given as `alpha1=0.05`, `semantics=release`,
             `strategy.text_prior=strict` …
         batch_size: prompts a batch; None takes the backbone's. `max_batch_size` is passed over.
-        device, dtype: as of `lookm.models.named.load_model`.
+        device, dtype: as of `lookm.registry.load_model`.
         max_num_frames: frames read of a video, evenly over its length.
         **fields: the strategy's fields, or with a dot those of the two.
 

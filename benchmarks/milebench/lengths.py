@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.download.checkpoints import model_fields, model_names
 from benchmarks.milebench.dataset import DATA_ERRORS, Dataset
 from benchmarks.milebench.prompts import PLACEHOLDER
 from lookm.errors import LookmError
 from lookm.models.source import weights_folder
+from lookm.registry import names_of, yaml_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,7 +70,7 @@ def read_measure(model: str, *, tokenizer: str | None = None) -> Measure:
     Raises:
         LookmError: unknown model, or a tokenizer that is not on this disk.
     """
-    fields = model_fields(model)
+    fields = yaml_of("model", model)
     folder = weights_folder(fields)
     source = folder if tokenizer is None else _stand_in(tokenizer)
     if source is None:
@@ -109,9 +109,9 @@ def measure_lengths(dataset: Dataset, measure: Measure) -> Lengths:
 
 
 def _stand_in(tokenizer: str) -> Path:
-    folder = weights_folder(model_fields(tokenizer)) if tokenizer in model_names() else Path(tokenizer)
+    folder = weights_folder(yaml_of("model", tokenizer)) if tokenizer in names_of("model") else Path(tokenizer)
     if folder is None or not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        known = ", ".join(model_names())
+        known = ", ".join(names_of("model"))
         raise LookmError(
             f"--tokenizer {tokenizer} has no tokenizer.json or tokenizer.model on this disk; it may be a folder, or "
             f"one of {known} that was downloaded"

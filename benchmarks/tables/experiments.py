@@ -15,7 +15,7 @@ from benchmarks.evaluation.comparable import choose_runs, facts_of, flattened
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
 from lookm.errors import LookmError
-from lookm.locations import CONFIGS
+from lookm.registry import names_of
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,14 @@ class Experiment:
         return shlex.join(["lookm", "sweep", f"+experiment={self.name}", *self.overrides])
 
 
-def experiment_names() -> list[str]:
-    """The experiments there are."""
-    return sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
-
-
 def read_experiment(name: str, overrides: Iterable[str] = ()) -> Experiment:
     """Composes an experiment as `run.py -m +experiment=<name> <overrides>` does, without data and weights.
 
     Raises:
         LookmError: no such experiment, or a wrong override, in one line.
     """
-    if name not in experiment_names():
-        raise LookmError(f"unknown experiment {name!r}; choose one of {', '.join(experiment_names())}")
+    if name not in names_of("experiment"):
+        raise LookmError(f"unknown experiment {name!r}; choose one of {', '.join(names_of('experiment'))}")
     return _read(name, tuple(overrides))
 
 

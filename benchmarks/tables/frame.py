@@ -6,13 +6,11 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from benchmarks.benchmark import DatasetInfo
 from benchmarks.evaluation.cells import TIMES, sample_values
 from benchmarks.evaluation.store import Results, RunFolder, find_runs
 from benchmarks.milebench import PROTOCOLS
-from lookm.locations import CONFIGS
+from lookm.registry import names_of, yaml_of
 
 if TYPE_CHECKING:
     import pandas
@@ -104,7 +102,7 @@ def budget_text(alpha1: float, alpha2: float, budget: float | None = None) -> st
 
 def changed_fields(strategy: Mapping[str, Any], group: str = "strategy") -> dict[str, Any]:
     """The fields of a run's strategy (or storage) that its YAML has otherwise, budget, semantics and storage aside."""
-    usual = _written(group, strategy["name"]) if strategy else {}
+    usual = _usual_fields(group, strategy["name"]) if strategy else {}
     shared = ("name", "alpha1", "alpha2", "budget", "semantics", "storage")
     return {key: value for key, value in strategy.items() if key not in shared and usual.get(key) != value}
 
@@ -119,8 +117,6 @@ def known_datasets(runs: Iterable[RunFolder]) -> tuple[DatasetInfo, ...]:
     return tuple(infos.values())
 
 
-@lru_cache(maxsize=64)
-def _written(group: str, name: str) -> dict[str, Any]:
-    """The fields of a YAML of a group; none where there is none."""
-    file = CONFIGS / group / f"{name}.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+@lru_cache
+def _usual_fields(group: str, name: str) -> dict[str, Any]:
+    return yaml_of(group, name) if name in names_of(group) else {}

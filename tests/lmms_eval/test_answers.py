@@ -7,7 +7,7 @@ from benchmarks.lmms_eval.answers import answers, generation, likelihoods, round
 from benchmarks.lmms_eval.messages import Question
 from lookm import load_strategy, look_once
 from lookm.models.backbone import IMAGE_HERE, Backbone
-from lookm.models.named import load_model
+from lookm.registry import load_model
 from tests.lmms_eval.trial.trial import pictures
 
 PICTURES = tuple(pictures({}))

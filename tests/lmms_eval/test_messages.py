@@ -8,8 +8,8 @@ from PIL import Image
 from benchmarks.lmms_eval.messages import Question, fitted, question_of
 from lookm.errors import LookmError
 from lookm.models.backbone import IMAGE_HERE, Backbone
-from lookm.models.named import load_model
 from lookm.models.templates import TEMPLATES, later_turn
+from lookm.registry import load_model
 
 RED, BLUE, GREEN = (Image.new("RGB", (32, 32), colour) for colour in ("red", "blue", "green"))
 

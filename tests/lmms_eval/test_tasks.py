@@ -16,7 +16,7 @@ from benchmarks.milebench import DATASETS, milebench_benchmark, task_mean
 from benchmarks.milebench.dataset import read_dataset
 from benchmarks.mini.benchmark import mini_benchmark
 from lookm.errors import LookmError
-from lookm.models.named import load_model
+from lookm.registry import load_model
 from scripts.lmms_tasks import main
 
 

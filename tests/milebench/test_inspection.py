@@ -168,7 +168,7 @@ def test_a_tokenizer_that_is_not_here_is_said_with_the_ways_out(
         assert read_measure(model, tokenizer="tiny").n_tokens_per_image == tokens
     with pytest.raises(LookmError, match=r"--tokenizer .* has no tokenizer.json"):
         read_measure("tiny", tokenizer=str(tmp_path))
-    with pytest.raises(LookmError, match="unknown model 'gpt'; choose one of"):
+    with pytest.raises(LookmError, match="model 'gpt' is unknown; choose one of"):
         read_measure("gpt")
 
 

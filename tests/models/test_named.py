@@ -3,11 +3,11 @@
 import pytest
 
 from lookm.errors import LookmError
-from lookm.models.named import load_model, model_names
+from lookm.registry import load_model, names_of
 
 
 def test_every_yaml_is_a_name() -> None:
-    assert {"tiny", "llava7b", "qwen2_5vl7b"} <= set(model_names())
+    assert {"tiny", "llava7b", "qwen2_5vl7b"} <= set(names_of("model"))
 
 
 def test_fields_are_the_yamls_unless_others_are_given() -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from benchmarks.download import checkpoints
 from benchmarks.download import hub as hub_module
-from benchmarks.download.checkpoints import Source, download_checkpoint, read_source
+from benchmarks.download.checkpoints import download_checkpoint, read_source
 from lookm.errors import LookmError
 from lookm.models.source import weights_folder
 from scripts.download import main
@@ -49,7 +48,7 @@ def test_the_checkpoint_is_safetensors_configuration_and_tokenizer(
 
 
 def test_the_cache_is_where_models_are_found_by_name(hub: LocalHub, tmp_path: Path) -> None:
-    found = download_checkpoint(Source(NAME, None))
+    found = download_checkpoint(NAME)
     assert found.folder.is_relative_to(tmp_path / "cache")
     assert contents(found.folder) == SAFE
     assert weights_folder({"path": NAME}) == found.folder
@@ -58,7 +57,7 @@ def test_the_cache_is_where_models_are_found_by_name(hub: LocalHub, tmp_path: Pa
 def test_a_second_call_fetches_nothing_and_checks_everything(
     hub: LocalHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert download_checkpoint(Source(NAME, None)).fetched == 4
+    assert download_checkpoint(NAME).fetched == 4
     asked = [request for request in hub.requests if request[0] == "GET" and "/api/" not in request[1]]
     assert main(["model", "llava7b"]) == 0
     assert "nothing to fetch, all checksums right" in capsys.readouterr().out
@@ -68,24 +67,24 @@ def test_a_second_call_fetches_nothing_and_checks_everything(
 def test_a_file_with_a_wrong_checksum_is_deleted_and_fetched_again(hub: LocalHub, tmp_path: Path) -> None:
     hub.corrupt.add("model-00001-of-00002.safetensors")
     with pytest.raises(LookmError, match=r"model-00001-of-00002.safetensors has another checksum than the hub's"):
-        download_checkpoint(Source(NAME, None))
+        download_checkpoint(NAME)
     hub.corrupt.clear()
-    assert contents(download_checkpoint(Source(NAME, None)).folder) == SAFE
+    assert contents(download_checkpoint(NAME).folder) == SAFE
 
 
 def test_weights_that_are_only_pickles_need_a_switch(hub: LocalHub, tmp_path: Path) -> None:
     pickles = {"config.json": b"{}", "pytorch_model.bin": b"p", "training_args.bin": b"t", "code.py": b""}
     hub.repositories[f"models/{NAME}"] = pickles
     with pytest.raises(LookmError, match=r"only as .bin files, which are pickles; --bin-weights fetches them"):
-        download_checkpoint(Source(NAME, None), to=tmp_path / "weights")
+        download_checkpoint(NAME, to=tmp_path / "weights")
     assert main(["model", "llava7b", "--to", str(tmp_path / "weights"), "--bin-weights"]) == 0
     assert contents(tmp_path / "weights") == {"config.json": b"{}", "pytorch_model.bin": b"p"}
     hub.repositories[f"models/{NAME}"] = SAFE
     with pytest.raises(LookmError, match="has safetensors; leave --bin-weights out"):
-        download_checkpoint(Source(NAME, None), bin_weights=True)
+        download_checkpoint(NAME, bin_weights=True)
     hub.repositories[f"models/{NAME}"] = {"config.json": b"{}"}
     with pytest.raises(LookmError, match=r"neither safetensors nor .bin weights"):
-        download_checkpoint(Source(NAME, None))
+        download_checkpoint(NAME)
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +93,7 @@ def test_too_little_room_is_said_before_anything_is_fetched(hub: LocalHub, monke
 
     monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda folder: Usage)
     with pytest.raises(LookmError, match=rf"{NAME} \(4 files\) needs 1.1 kB, but the disk of .* has 100 bytes free"):
-        download_checkpoint(Source(NAME, None))
+        download_checkpoint(NAME)
     assert not hub.downloads("model-00001-of-00002.safetensors")
 
 
@@ -112,13 +111,13 @@ def test_a_repository_or_revision_that_does_not_exist_is_named(
 def test_where_a_checkpoint_comes_from_is_in_the_models_yaml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert read_source("llava7b") == Source(NAME, None)
+    assert read_source("llava7b") == (NAME, "main")
     assert main(["model", "tiny"]) == 0
     assert capsys.readouterr().out == "tiny comes with this repository; nothing to do\n"
     assert main(["model", "gpt"]) == 2
-    assert "unknown model 'gpt'; choose one of" in capsys.readouterr().err
+    assert "model 'gpt' is unknown; choose one of" in capsys.readouterr().err
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "own.yaml").write_text("path: /models/own\n")
-    monkeypatch.setattr(checkpoints, "CONFIGS", tmp_path)
+    monkeypatch.setattr("lookm.registry.CONFIGS", tmp_path)
     with pytest.raises(LookmError, match=r"own.yaml has the path '/models/own', which is no repository of the hub"):
         read_source("own")

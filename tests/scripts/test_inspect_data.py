@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.download.checkpoints import model_fields
 from benchmarks.milebench import lengths
+from lookm.registry import yaml_of
 from scripts import inspect_data
 from scripts.inspect_data import FOUND, main
 from tests.milebench.original_layout import annotation_of, dump, write_milebench
@@ -59,7 +59,7 @@ def test_json_holds_everything(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "deep" / "found.json"
-    monkeypatch.setattr(lengths, "model_fields", lambda name: model_fields(name) | {"max_context_len": 60})
+    monkeypatch.setattr(lengths, "yaml_of", lambda *of: yaml_of(*of) | {"max_context_len": 60})
     assert run(root, "--model", "tiny", "--json", str(path), "--ignore", "missing_image") == FOUND
     content = json.loads(path.read_text())
     assert content["measure"] == {

@@ -39,7 +39,7 @@ def test_all_backbones_are_known() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gpt"], "unknown model 'gpt'; choose one of internvl3_8b"),
+        (["gpt"], "model 'gpt' is unknown; choose one of internvl3_8b"),
         (["tiny"], "tiny comes with this repository"),
         (["llava7b", "--length", "0"], "--length must be at least 1, not 0"),
         (["llava7b", "--alpha1", "2"], "alpha1"),

@@ -8,10 +8,11 @@ from hydra import compose, initialize_config_dir
 from benchmarks.composition import choices_of
 from benchmarks.evaluation.settings import read_settings
 from benchmarks.milebench import DATASETS
-from benchmarks.tables.experiments import Experiment, experiment_names, read_experiment
+from benchmarks.tables.experiments import Experiment, read_experiment
 from benchmarks.tables.paper import PAPER, paper_experiments
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
+from lookm.registry import names_of
 
 PAPERS = paper_experiments()
 
@@ -23,7 +24,7 @@ def of_milebench(request: pytest.FixtureRequest) -> Experiment:
 
 def test_every_experiment_of_the_paper_has_a_yaml() -> None:
     assert set(PAPERS) == {"table1", "table2", "table3", "table6", "figure5", "figure6"}
-    assert set(PAPERS) <= set(experiment_names())
+    assert set(PAPERS) <= set(names_of("experiment"))
 
 
 def test_an_experiment_runs_exactly_the_rows_and_budgets_of_the_paper_and_the_full_cache_once(
