@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.benchmark import Benchmark
 from benchmarks.evaluation.records import SampleRecord
-from benchmarks.milebench.combined import write_grids
+from benchmarks.milebench.combined import write_grid
 from benchmarks.milebench.dataset import DATA_ERRORS, Dataset, read_dataset
 from benchmarks.milebench.images import open_images
 from benchmarks.milebench.prompts import PLACEHOLDER, Prompt, Reader
@@ -99,7 +99,7 @@ def build_examples(dataset: Dataset, names: Sequence[str], reader: Reader) -> It
             if fault is not None:
                 raise LookmError(fault)
             if dataset.combine_image is not None:
-                write_grids(dataset.folder, sample, dataset.combine_image)
+                write_grid(dataset.folder, sample)
             prompt = dataset.prompt(name, reader)
         except DATA_ERRORS as error:
             yield name, error

@@ -1,4 +1,4 @@
-"""Combined images: a sample's pictures in N numbered grids, for models that take one picture.
+"""Combined images: a sample's pictures in one numbered grid, for models that take one picture.
 
 Source: MileBench (arXiv 2404.18532) and the behaviour of its `data/combine_images.py`, kept but for the caption's font:
 that program needs Arial Unicode, which cannot be shipped, and Pillow's own font is used instead. Grids that are on disk
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CELL = 800  # pixels, width and height of one picture in a grid
 FONT_SIZE = 32  # pixels
+COMBINED = "combined_1_images"
+"""The field of the annotation and the folder; MileBench's 1 is the number of grids."""
 _PADDING = 12  # pixels around a caption; 10 more above it
 
 
@@ -33,69 +35,48 @@ def read_variant(
     Args:
         root: MileBench's folder.
         dataset: the dataset's name.
-        combine_image: N for combined images. Where neither `<Dataset>_combined_<N>.json` nor the samples name any,
-            they are called as MileBench calls them, `<sample_id>-<k>.jpg`; `write_grids` makes them.
+        combine_image: N for combined images. Where samples name none for N = 1, theirs is called as MileBench calls it,
+            `<sample_id>-0.jpg`; `write_grid` makes it.
         adversarial: the `-adv` samples.
 
     Raises:
         LookmError: as `read_annotation`.
     """
     path = annotation_path(root, dataset, combine_image=combine_image, adversarial=adversarial)
-    if combine_image is None or (combine_image != 1 and path.is_file()):
+    if combine_image != 1:
         return read_annotation(root, dataset, combine_image=combine_image, adversarial=adversarial)
     annotation = read_annotation(root, dataset)
-    field = f"combined_{combine_image}_images"
-    if all(field in sample["task_instance"] for sample in annotation["data"]):
-        return read_annotation_file(annotation_path(root, dataset), combine_image=combine_image)
-    for sample in annotation["data"]:
-        instance = sample["task_instance"]
-        groups = grid_groups(len(instance["images_path"]), combine_image)
-        instance.setdefault(field, [f"{sample['sample_id']}-{place}.jpg" for place in range(len(groups))])
+    instances = {sample["sample_id"]: sample["task_instance"] for sample in annotation["data"]}
+    if all(COMBINED in instance for instance in instances.values()):
+        return read_annotation_file(path, combine_image=1)
+    for sample_id, instance in instances.items():
+        instance.setdefault(COMBINED, [f"{sample_id}-0.jpg"] if instance["images_path"] else [])
     return annotation
 
 
-def grid_groups(n_images: int, combine_image: int) -> list[range]:
-    """Which images go into which grid: runs of ⌈n / N⌉ neighbours, so that N grids or fewer hold them all."""
-    size = max(1, math.ceil(n_images / combine_image))
-    return [range(start, min(start + size, n_images)) for start in range(0, n_images, size)]
-
-
-def write_grids(folder: Path, sample: Mapping[str, Any], combine_image: int) -> list[Path]:
-    """Makes the combined images of a sample that are not on disk.
+def write_grid(folder: Path, sample: Mapping[str, Any]) -> None:
+    """Makes the combined image of a sample, unless it is on disk.
 
     Args:
-        folder: the dataset's folder; pictures are read from `images`, grids written into `combined_<N>_images`.
-        sample: one entry of what `read_variant` returned for the same N.
-        combine_image: N.
-
-    Returns:
-        The files written.
+        folder: the dataset's folder; pictures are read from `images`, grids written into `combined_1_images`.
+        sample: one entry of what `read_variant` returned for N = 1.
 
     Raises:
         LookmError: a picture cannot be read, or the grid cannot be written.
     """
-    field = f"combined_{combine_image}_images"
     instance = sample["task_instance"]
-    groups = grid_groups(len(instance["images_path"]), combine_image)
-    names = instance[field]
-    written: list[Path] = []
-    for name, group in zip(names, groups, strict=False):
-        path = folder / field / name
-        if len(names) == len(groups) and not path.is_file():
-            sources = [folder / "images" / instance["images_path"][place] for place in group]
-            grid = combine(sources, first=group.start + 1)
-            with writing(path, "benchmark.root"), replacing(path) as temporary:
-                grid.save(temporary, format="JPEG")
-            written.append(path)
-    return written
+    paths = [folder / COMBINED / name for name in instance[COMBINED]]
+    if len(paths) == 1 and instance["images_path"] and not paths[0].is_file():
+        grid = combine([folder / "images" / path for path in instance["images_path"]])
+        with writing(paths[0], "benchmark.root"), replacing(paths[0]) as temporary:
+            grid.save(temporary, format="JPEG")
 
 
-def combine(paths: Sequence[Path], *, first: int = 1) -> Image:
+def combine(paths: Sequence[Path]) -> Image:
     """Lays pictures out row by row in the squarest grid that holds them, each with "Image k" below.
 
     Args:
         paths: the pictures, at least one; each is stretched to CELL × CELL pixels.
-        first: number of the first caption.
 
     Returns:
         RGB, ⌈√n⌉ cells wide and as many rows high as are needed; cells that stay empty are black.
@@ -112,7 +93,7 @@ def combine(paths: Sequence[Path], *, first: int = 1) -> Image:
             cell = open_image(path, size=(CELL, CELL))
         except LookmError as error:
             raise LookmError(f"{error}, so it cannot be combined") from None
-        _caption(cell, f"Image {first + place}")
+        _caption(cell, f"Image {place + 1}")
         grid.paste(cell, (place % columns * CELL, place // columns * CELL))
     return grid
 
