@@ -207,18 +207,3 @@ class ActiveRun:
                     f"images have changed); {AFRESH}"
                 )
         return pending
-
-
-def open_run(settings: Settings, material: Material | None = None) -> ActiveRun:
-    """Gets a run's data ready and checks that its folder, if there is one, was made from the same things.
-
-    Args:
-        settings: of the run.
-        material: its data, where they are read already.
-
-    Raises:
-        LookmError: no data, broken data, or a folder made from something else.
-    """
-    run = ActiveRun(settings, material or read_material(settings))
-    run.check()
-    return run

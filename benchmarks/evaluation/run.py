@@ -14,7 +14,7 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks.evaluation.active import ActiveRun, Material, Outcome, open_run, read_material
+from benchmarks.evaluation.active import ActiveRun, Material, Outcome, read_material
 from benchmarks.evaluation.interruption import Interruption
 from benchmarks.evaluation.ranks import Pending, Stage, current_ranks
 from benchmarks.evaluation.settings import Settings, construct
@@ -46,37 +46,25 @@ def run(settings: Settings, *, load: Loader | None = None, wait: bool = False) -
         LookmError: no data, no weights, or a run folder that was made from something else.
         Interrupted: Ctrl-C or SIGTERM; the batch in work was finished, and the files are written.
     """
-    (outcome,) = run_group([settings], load=load, wait=wait)
-    return outcome
-
-
-def run_group(settings: Sequence[Settings], *, load: Loader | None = None, wait: bool = False) -> list[Outcome]:
-    """Computes what is missing of several runs, those together that share model and samples.
-
-    Every run's folder is what the run alone would have made of it, times aside.
-
-    Args:
-        settings: of the runs, checked.
-        load, wait: as for `run`.
-
-    Returns:
-        The outcomes, in the order of the settings.
-
-    Raises:
-        LookmError, Interrupted: as `run`. The first error of a run is raised after the others have ended.
-    """
-    outcomes = []
-    for result in attempt_group(settings, load=load, wait=wait):
-        if isinstance(result, BaseException):
-            raise result
-        outcomes.append(result)
-    return outcomes
+    (result,) = attempt_group([settings], load=load, wait=wait)
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 def attempt_group(
     settings: Sequence[Settings], *, load: Loader | None = None, wait: bool = False
 ) -> list[Outcome | BaseException]:
-    """As `run_group`, but a run that fails has its error in the place of its outcome."""
+    """As `run` for several runs, those together that share model and samples.
+
+    Every run's folder is what the run alone would have made of it, times aside.
+
+    Returns:
+        The outcomes, in the order of the settings; a run that fails has its error in the place of its outcome.
+
+    Raises:
+        Interrupted: as `run`.
+    """
     results: dict[int, Outcome | BaseException] = {}
     for group in group_runs(settings):
         attempted = _attempt_group([settings[place] for place in group], load or load_backbone, wait)
@@ -154,7 +142,9 @@ def _lead(settings: Sequence[Settings], load: Loader, wait: bool, stage: Stage) 
     material = read_material(settings[0])
     for one in settings:
         try:
-            results.append(open_run(one, material))
+            run = ActiveRun(one, material)
+            run.check()
+            results.append(run)
         except Exception as error:
             results.append(error)
     runs = [run for run in results if isinstance(run, ActiveRun)]

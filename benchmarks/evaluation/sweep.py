@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.evaluation.active import Outcome, open_run, read_material
+from benchmarks.evaluation.active import ActiveRun, Outcome, read_material
 from benchmarks.evaluation.run import attempt_group, group_runs
 from benchmarks.evaluation.settings import Settings
 
@@ -20,7 +20,7 @@ def check_runs(settings: Sequence[Settings]) -> None:
     for group in group_runs(settings):
         material = read_material(settings[group[0]])
         for place in group:
-            open_run(settings[place], material)
+            ActiveRun(settings[place], material).check()
 
 
 def merge_jobs(settings: Sequence[Settings]) -> list[Settings]:
@@ -54,39 +54,37 @@ class Jobs:
     """
 
     def __init__(self) -> None:
-        self._announced: list[dict[Path, Settings]] = []
-        self._results: list[dict[Path, Outcome | BaseException]] = []
+        self._announced: list[list[Settings]] = []
+        self._results: dict[Path, list[Outcome | BaseException]] = {}
         self._started_afresh: set[Path] = set()
 
     def announce(self, settings: Sequence[Settings]) -> None:
         """Tells which jobs will come, in their order."""
-        for group in group_runs(settings):
-            self._announced.append({settings[place].folder: settings[place] for place in group})
+        self._announced += [[settings[place] for place in group] for group in group_runs(settings)]
 
     def outcome(self, settings: Settings) -> Outcome:
         """The outcome of the next job of this folder; computes the job's group unless that is done.
 
         Raises:
-            LookmError: as `run_group`, and whatever else made this job fail.
-            Interrupted: as `run_group`.
+            LookmError: as `attempt_group`, and whatever else made this job fail.
+            Interrupted: as `attempt_group`.
         """
-        if not any(settings.folder in results for results in self._results):
+        if not self._results.get(settings.folder):
             self._compute(settings)
-        for results in self._results:
-            if settings.folder in results:
-                result = results.pop(settings.folder)
-                if isinstance(result, BaseException):
-                    raise result
-                return result
-        raise AssertionError("a computed job has a result")
+        result = self._results[settings.folder].pop(0)
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     def _compute(self, settings: Settings) -> None:
-        group = next((group for group in self._announced if settings.folder in group), None)
-        if group is not None:
+        """Computes the next group that the job is in, or the job alone."""
+        folder = settings.folder
+        group = next((group for group in self._announced if folder in [one.folder for one in group]), [settings])
+        if group in self._announced:
             self._announced.remove(group)
-        jobs = [self._once_afresh(one) for one in ([settings] if group is None else group.values())]
-        attempted = attempt_group(jobs, wait=True)
-        self._results.append({one.folder: result for one, result in zip(jobs, attempted, strict=True)})
+        jobs = [self._once_afresh(one) for one in group]
+        for one, result in zip(jobs, attempt_group(jobs, wait=True), strict=True):
+            self._results.setdefault(one.folder, []).append(result)
 
     def _once_afresh(self, settings: Settings) -> Settings:
         """Several jobs of a sweep can be one run, such as `full` at all budgets: only the first starts it afresh."""
