@@ -87,11 +87,9 @@ def select_positions(count: int, *, limit: int | None, subset: str = "first", se
     tiny run's data take to read, so it is not asked here.
 
     Args:
-        count: samples that the dataset has.
         limit: how many to take at most; None takes all.
         subset: "first" or "random".
         seed: the run's seed; each dataset draws with one of its own made from it.
-        dataset: the dataset's name.
     """
     if limit is None or limit >= count:
         return list(range(count))

@@ -83,11 +83,7 @@ def job_overrides(config: DictConfig) -> list[list[str]]:
 
 
 def sweep_settings(config: DictConfig) -> list[Settings]:
-    """The settings of all jobs of a sweep.
-
-    Args:
-        config: the sweep's configuration, with its `hydra` node.
-    """
+    """The settings of all jobs of a sweep."""
     from benchmarks.evaluation.settings import check_values, read_settings
 
     loader = GlobalHydra.instance().config_loader()
@@ -98,12 +94,7 @@ def sweep_settings(config: DictConfig) -> list[Settings]:
 
 
 def job_settings(config: DictConfig, overrides: Sequence[str]) -> Settings:
-    """The settings of one job of a sweep.
-
-    Args:
-        config: the sweep's configuration, with its `hydra` node.
-        overrides: of the job.
-    """
+    """The settings of one job of a sweep."""
     from benchmarks.evaluation.settings import read_settings
 
     job = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))

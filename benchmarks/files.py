@@ -102,7 +102,6 @@ def writing(path: Path, place: str = "results_dir") -> Iterator[None]:
     """Turns the system's refusal to write into one line that says what to do.
 
     Args:
-        path: what is written.
         place: the option or key that says where it lies.
 
     Raises:

@@ -159,11 +159,7 @@ def prompt_seconds(
 
     Args:
         model: at full size, on the meta device; image: what one image is to it.
-        gpu: where it runs.
-        strategies: how to compress.
         tokens, images: of the prompt; image tokens are among the tokens.
-        answer_tokens: of the answer.
-        dtype: of weights and cache.
     """
     from lookm.memory import cache_token_bytes
     from lookm.models.memory import prompt_of
@@ -287,7 +283,6 @@ def measure(runs: Sequence[PlannedRun], *, batches: int = 3, seed: int = 0) -> E
     Args:
         runs: runs of one model that select the same samples.
         batches: how many to time, after one that is not timed.
-        seed: draws them.
 
     Raises:
         LookmError: no weights or no data.
@@ -375,7 +370,6 @@ def resolve(
         measured: paired differences of samples' scores from earlier runs; with fewer than 30 of them σ² is assumed to
             be that of scores 0 and 1 which disagree on a share `DISAGREEMENT` of the samples.
         level: 1 - α.
-        power: probability of finding it.
 
     Returns:
         Samples of one comparison, in all datasets together; σ²; and the measured pairs behind it, 0 if it is assumed.

@@ -125,12 +125,7 @@ class Sweep(Callback):
 
 
 def announce_jobs(config: DictConfig, batch: Sequence[Sequence[str]]) -> None:
-    """Tells this process which jobs it is going to run, if they may be computed together.
-
-    Args:
-        config: the sweep's configuration, with its `hydra` node.
-        batch: the overrides of each job.
-    """
+    """Tells this process which jobs it is going to run, if they may be computed together."""
     if _share_a_place(config, batch):
         jobs().announce([one for one in _settings(config, batch) if one is not None])
 

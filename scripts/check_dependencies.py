@@ -52,9 +52,6 @@ def judge(report: Mapping[str, Any]) -> tuple[list[str], int]:
     A package that the service does not know is reported as skipped, not as an error; where all are, as behind a mirror
     without the vulnerability service, nothing was checked.
 
-    Args:
-        report: its JSON.
-
     Returns:
         Lines to print, and the number of known vulnerabilities.
     """

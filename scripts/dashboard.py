@@ -97,10 +97,6 @@ def sections() -> list[tuple[str, str, list[Any]]]:
 def make_workspace(entity: str, project: str) -> Any:
     """Scores by task, costs, and the table of samples; runs grouped by strategy.
 
-    Args:
-        entity: wandb team or user.
-        project: wandb project.
-
     Returns:
         A `wandb_workspaces.workspaces.Workspace`, not saved.
     """
@@ -121,8 +117,6 @@ def make_report(entity: str, project: str, *, online: bool) -> Any:
     """A wandb report: what compressing costs and changes, with the runs it is made from.
 
     Args:
-        entity: wandb team or user.
-        project: wandb project.
         online: whether the runs of that project are asked for, which needs an account; else the report's own
             project is meant.
 

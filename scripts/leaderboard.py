@@ -84,7 +84,6 @@ def run_strategies(names: Sequence[str], overrides: Sequence[str], *, quiet: boo
     """Computes what is missing of a sweep over strategies.
 
     Args:
-        names: the strategies; overrides: as for `run.py`.
         quiet: leaves out the sweep's own table.
 
     Returns:

@@ -47,7 +47,6 @@ def download_checkpoint(
     """Makes a checkpoint complete on this disk and checks every file of it; fetches only what is missing.
 
     Args:
-        name: the repository, `owner/name`; revision: commit, tag or branch.
         to: a folder for it; None is the hub's own cache (`HF_HOME`), where models are looked for by name.
         bin_weights: take `.bin` files, which are pickles, of a repository without safetensors.
 

@@ -50,8 +50,6 @@ def read_repository(name: str, kind: Kind, revision: str | None = None) -> Repos
     """Asks the hub (`HF_ENDPOINT`) what a repository holds.
 
     Args:
-        name: `owner/name`.
-        kind: "dataset" or "model".
         revision: commit, tag or branch; None is the main branch.
 
     Raises:
@@ -204,7 +202,6 @@ def require_space(needs: Mapping[Path, int], purpose: str) -> None:
 
     Args:
         needs: folder (it need not exist yet) → bytes that will be written there; folders on one disk are added up.
-        purpose: what is to be written, for the message.
 
     Raises:
         LookmError: a disk has less room than is needed on it; says how much of both.

@@ -59,7 +59,6 @@ class ActiveRun:
     """One run of a group. An error of its own ends it, and leaves the others alone.
 
     Args:
-        settings: of the run.
         material: what it is made from; runs that select the same samples for the same model share it.
         shard: the rank of a process that computes a part of the run for the process that holds it.
 

@@ -33,9 +33,6 @@ def audit_records(
     """Checks the answered samples of one dataset.
 
     Args:
-        strategy: the run's strategy.
-        dataset: its name, for the message.
-        records: the dataset's records; those without an answer are passed over.
         cache: `head_size` and `itemsize` of the model's cache, which tell what a storage promises; None: unknown.
 
     Raises:
@@ -119,11 +116,6 @@ def promised_range(strategy: Strategy, length: int, image_tokens: int) -> tuple[
     """Fewest and most tokens that a strategy may keep of a prompt, wherever its images are.
 
     Where the images are matters to the union text prior only: text inside the recent window needs no further room.
-
-    Args:
-        strategy: what makes the promise.
-        length: tokens of the prompt.
-        image_tokens: how many of them are image tokens.
     """
     import torch
 

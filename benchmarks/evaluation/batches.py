@@ -74,10 +74,7 @@ def read_batches(
     answer does not depend on where a run was interrupted. Batches without a missing sample are left out.
 
     Args:
-        datasets: the selected samples.
         missing: of each dataset the ids of those that some run misses.
-        backbone: the model: its tokenizer, its image processor and its batch size are used.
-        root: the benchmark's folder; paths of images are recorded relative to it.
         rank, size: of `size` processes that do the same, each takes the batches that fall to its `rank`: a batch goes
             to the one with the fewest padded tokens so far.
 

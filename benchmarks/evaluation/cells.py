@@ -47,13 +47,7 @@ class Column:
 
 
 def task_columns(names: Iterable[str], infos: Sequence[DatasetInfo], selected: Collection[str]) -> list[Column]:
-    """Columns named by task codes or groups, such as T-1 and NH; those without a selected dataset are left out.
-
-    Args:
-        names: the columns.
-        infos: all datasets of the benchmark.
-        selected: names of the datasets that are asked for.
-    """
+    """Columns named by task codes or groups, such as T-1 and NH; those without a selected dataset are left out."""
     columns = []
     for name in names:
         try:
@@ -177,7 +171,6 @@ def totals(
     """What a run amounts to in a column.
 
     Args:
-        column: its datasets, and how they are averaged.
         samples: of the run, by dataset; datasets of other columns are passed over.
         baseline: of the run that answers are compared with.
         protocol: whose score is `score`.

@@ -43,7 +43,6 @@ def difference_in(recorded: Any, now: Any, *, shared_keys_only: bool = False) ->
     """The first difference between two JSON values in words; empty where there is none.
 
     Args:
-        recorded, now: the values.
         shared_keys_only: of mappings, compare only keys that both sides have.
     """
     before, after = (

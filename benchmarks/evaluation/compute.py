@@ -32,9 +32,6 @@ class Group:
 
     Args:
         runs: of one model, with the same samples, in folders of their own.
-        backbone: the model.
-        interruption: ends the work after a batch.
-        ranks: the processes that share the work; this one does its part.
     """
 
     def __init__(self, runs: Sequence[ActiveRun], backbone: Backbone, interruption: Interruption, ranks: Ranks) -> None:
@@ -108,7 +105,6 @@ class Progress:
 
     Args:
         total: samples to compute, as far as it is known: a process's share can turn out a little larger.
-        label: what is computed.
     """
 
     def __init__(self, total: int, label: str) -> None:

@@ -112,10 +112,7 @@ def begin_record(dataset: Dataset, example: Example, root: Path, *, error: str |
     """The record of a sample as far as it is known before there is an answer, or why there is none.
 
     Args:
-        dataset: where the sample is from.
-        example: the sample.
         root: the benchmark's folder; paths of images are recorded relative to it.
-        error: what went wrong.
     """
     prompt = example.prompt
     return SampleRecord(

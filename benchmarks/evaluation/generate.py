@@ -30,13 +30,6 @@ def answer_examples(
 ) -> list[list[SampleRecord]]:
     """Reads examples and answers them under every strategy.
 
-    Args:
-        backbone: the model.
-        strategies: how to compress the prompts' caches.
-        dataset: where the samples are from.
-        examples: samples with their prompts.
-        root: the benchmark's folder; paths of images are recorded relative to it.
-
     Returns:
         For each strategy one record per sample, in the examples' order; a sample without an answer has its `error`.
 

@@ -38,7 +38,6 @@ def run(settings: Settings, *, load: Loader | None = None, wait: bool = False) -
     that an interrupted run loses no more than a batch.
 
     Args:
-        settings: checked settings.
         load: how to get the model; by default `load_backbone`.
         wait: wait for another process that computes the run; otherwise refuse.
 

@@ -34,7 +34,6 @@ class RunFolder:
     anew, atomically, from it. Whoever writes holds the run's lock; readers need none and change nothing.
 
     Args:
-        path: the folder.
         shard: the number of a process that computes a part of the run beside others: it adds to
             `samples.<shard>.jsonl`, which the process that holds the run absorbs.
     """

@@ -61,9 +61,6 @@ def verify(
     Nothing is written. Data and weights are first compared with their fingerprints.
 
     Args:
-        path: the run's folder.
-        samples: how many to compute again.
-        seed: draws them.
         overrides: top-level values that may differ here: `device`, `data_dir`.
         load: how to get the model; by default the loader that the configuration names.
 
@@ -103,10 +100,6 @@ def verify(
 
 def settings_of(folder: RunFolder, overrides: Mapping[str, Any]) -> Settings:
     """The settings of a run, from what its `run.json` says, without the command that made it.
-
-    Args:
-        folder: the run's.
-        overrides: top-level values to replace.
 
     Raises:
         LookmError: no run, or one that cannot be computed here.

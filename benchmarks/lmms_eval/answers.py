@@ -44,8 +44,6 @@ def answers(
     """Answer questions as one batch.
 
     Args:
-        backbone: the model; strategy: how the prompts' caches are compressed.
-        questions: at least one.
         options: lmms-eval's generation arguments: `until`, `max_new_tokens`, `min_new_tokens`, `do_sample`,
             `temperature`, `top_p`, `num_beams`; those that are absent are the backbone's, without sampling.
     """
@@ -63,10 +61,6 @@ def rounds(
 
     A question without images goes on from the cache: the first prompt's, compressed once, and what was said since. One
     that brings images is a prompt of its own.
-
-    Args:
-        backbone, strategy, options: as of `answers`.
-        questions: at least one.
     """
     model: Any = backbone.model
     cache, said = None, torch.zeros(1, 0)

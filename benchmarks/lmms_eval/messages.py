@@ -48,7 +48,6 @@ def question_of(messages: Sequence[Mapping[str, Any]], backbone: Backbone, frame
     Args:
         messages: `{"role": "user" | "assistant" | "system", "content": …}`, the last one a user's; content is a text
             or a list of `{"type": "text", "text"}`, `{"type": "image", "url"}` and `{"type": "video", "url"}`.
-        backbone: whose template and context it is.
         frames: reads a video's frames; each is an image to the model.
 
     Raises:

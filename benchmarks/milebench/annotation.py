@@ -27,10 +27,7 @@ def annotation_path(root: Path, dataset: str, *, combine_image: int | None = Non
     """Where the annotation of a dataset lies.
 
     Args:
-        root: MileBench's folder.
-        dataset: the dataset's name.
         combine_image: N for the samples with N combined images; 1 is in the ordinary file.
-        adversarial: the `-adv` file.
 
     Raises:
         LookmError: both variants at once, which MileBench does not have, or N below 1.
@@ -50,10 +47,7 @@ def read_annotation(
     """Read and check the annotation of a dataset.
 
     Args:
-        root: MileBench's folder, with one folder per dataset.
-        dataset: the dataset's name.
         combine_image: N for the samples with N combined images.
-        adversarial: the adversarial samples.
 
     Returns:
         The parsed JSON: `meta_data` and `data` (see MileBench's format).

@@ -54,7 +54,6 @@ def read_contents(archive: Path, wanted: Collection[str]) -> Contents:
     """Looks through a `.tar.gz`, members that will not be extracted included; writes nothing.
 
     Args:
-        archive: the file.
         wanted: names of the top folders that may be extracted.
 
     Raises:
@@ -109,7 +108,6 @@ def extract(archive: Path, target: Path, contents: Contents) -> None:
     Each file appears complete or not at all, so that an interrupted extraction is gone on with. Links become copies.
 
     Args:
-        archive: the file.
         target: a folder for this very archive: one for each digest.
         contents: what `read_contents` returned for the archive.
 

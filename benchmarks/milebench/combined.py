@@ -33,11 +33,8 @@ def read_variant(
     """Reads a dataset's annotation, as `read_annotation`; one without combined images is given their names.
 
     Args:
-        root: MileBench's folder.
-        dataset: the dataset's name.
         combine_image: N for combined images. Where samples name none for N = 1, theirs is called as MileBench calls it,
             `<sample_id>-0.jpg`; `write_grid` makes it.
-        adversarial: the `-adv` samples.
 
     Raises:
         LookmError: as `read_annotation`.

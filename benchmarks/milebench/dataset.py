@@ -114,10 +114,6 @@ def read_dataset(
 
     Args:
         benchmark: where the dataset lies, and whether its adversarial samples or its combined images are wanted.
-        info: which dataset.
-        limit: how many samples to take; None takes all.
-        subset: which ones, "first" or "random"; `seed` draws the latter.
-        seed: see `select_positions`.
         asked_later: whether questions come after their context; samples of which nothing does are left out.
 
     Raises:

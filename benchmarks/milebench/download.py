@@ -72,7 +72,6 @@ def download_milebench(
     """Makes MileBench complete in a folder; what is there already is neither fetched nor extracted again.
 
     Args:
-        root: where the datasets' folders go.
         archives: where the archives are kept; `<root>/.archives` by default.
         source: take the archives from this folder instead of the hub; they are not compared with the hub's checksums.
         revision: commit, tag or branch; by default the one that an earlier call began with, or else the newest.

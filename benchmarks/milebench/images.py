@@ -32,7 +32,6 @@ def open_image(path: Path, *, size: tuple[int, int] | None = None) -> Image:
     """Reads one image as RGB (see `as_rgb`).
 
     Args:
-        path: the file.
         size: width and height to resize it to (LANCZOS), in its own mode, before it becomes RGB.
 
     Raises:

@@ -77,15 +77,7 @@ def inspect_dataset(
     measure: Measure | None = None,
     readers: int = 1,
 ) -> Inspected:
-    """Looks through one dataset: every sample, and every picture to its last row.
-
-    Args:
-        benchmark: where it lies, and which variant is meant.
-        info: which dataset.
-        limit: only its first samples.
-        measure: count tokens with this one.
-        readers: how many threads read pictures.
-    """
+    """Looks through one dataset: every sample, and every picture to its last row."""
     try:
         dataset = read_dataset(benchmark, info, limit)
     except LookmError as error:

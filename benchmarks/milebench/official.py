@@ -23,9 +23,6 @@ def normalise(text: str) -> str:
     otherwise it becomes a space. Of the periods that no digit follows, the first 32 go. Periods after
     those, and quotes behind quotes and a space, make it not idempotent.
 
-    Args:
-        text: an answer, a choice or a prediction.
-
     Returns:
         The normalised, lower-case text.
     """

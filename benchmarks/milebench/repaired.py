@@ -29,8 +29,6 @@ def find_choice(answer: str, choices: Sequence[str], *, lettered: bool = True) -
     answer, with its punctuation or without; the only letter that stands alone.
 
     Args:
-        answer: the prediction as generated.
-        choices: the choices as the annotation has them.
         lettered: whether the prompt showed letters before the choices (GPR1200's does not).
 
     Returns:
@@ -60,7 +58,6 @@ def contains(text: str, phrase: str) -> bool:
     """Whether a phrase stands in a text by itself: not inside a longer word or number; case does not count.
 
     Args:
-        text: for example a prediction.
         phrase: for example a needle; an empty one stands nowhere.
     """
     return _place(_plain(text), _plain(phrase)) is not None

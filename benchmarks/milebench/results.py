@@ -53,7 +53,6 @@ def write_evaluation(folder: Path, result: Mapping[str, Any]) -> None:
     """Write `eval.json` and `eval_score.json`, byte for byte in the form of MileBench's evaluator.
 
     Args:
-        folder: the dataset's folder in the run's.
         result: what `score_predictions` returned.
 
     Raises:

@@ -25,7 +25,6 @@ def rouge_l(prediction: str, reference: str) -> float:
 
     Args:
         prediction: the predicted text; MileBench normalises it first.
-        reference: the reference text, likewise.
 
     Returns:
         f in [0, 1]; 0 when a text has no sentence, where the package itself raises an error.
@@ -44,10 +43,6 @@ def rouge_l(prediction: str, reference: str) -> float:
 
 def rouge_score_l(prediction: str, reference: str) -> float:
     """Sentence-level ROUGE-L f of the `rouge-score` package, without stemming, on the texts as they are.
-
-    Args:
-        prediction: the predicted text.
-        reference: the reference text.
 
     Returns:
         f in [0, 1].

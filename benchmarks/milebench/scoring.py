@@ -93,13 +93,7 @@ def score_predictions(
 
 
 def answer_fault(dataset: str, annotation: Mapping[str, Any], sample: Mapping[str, Any]) -> str | None:
-    """Why no answer to a sample can be scored; None where one can. Such a sample is not worth asking.
-
-    Args:
-        dataset: the dataset's name.
-        annotation: where its `meta_data` is.
-        sample: one of its samples.
-    """
+    """Why no answer to a sample can be scored; None where one can. Such a sample is not worth asking."""
     if _kind(dataset, annotation) != "choice":
         return None
     choices, truth = sample["task_instance"].get("choice_list") or [], str(sample["response"])

@@ -66,9 +66,7 @@ def read_table(
 
     Args:
         root: MileBench's folder, or that of another benchmark in its layout.
-        dataset: the dataset's name.
         combine_image: N for the samples with N combined images; none is made here (see `combined.write_grid`).
-        adversarial: the `-adv` samples.
         cache_dir: where the Arrow files go; None is the library's own place (`HF_DATASETS_CACHE`).
 
     Raises:

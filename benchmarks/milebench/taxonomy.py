@@ -78,7 +78,6 @@ def mean_weights(tree: Tree, present: Container[str]) -> dict[str, float]:
 
     Args:
         tree: how datasets are averaged; parts without a present dataset are left out.
-        present: names of the datasets that there is something of.
 
     Returns:
         dataset → weight; they add up to 1, or there are none.
@@ -121,7 +120,6 @@ def datasets_of(code: str, datasets: Sequence[DatasetInfo] = DATASETS) -> tuple[
     """The datasets behind a dataset's name, a task code (`T-1`) or a group (`T`, `S`, `N`, `I`, `NH`, `IR`).
 
     Args:
-        code: what to look up.
         datasets: the taxonomy to look in; a benchmark with MileBench's task codes may pass its own.
 
     Raises:
@@ -142,9 +140,7 @@ def task_mean(code: str, scores: Mapping[str, float], datasets: Sequence[Dataset
     """Mean score of a task code or group: each task is the mean of its datasets, a group the mean of its tasks.
 
     Args:
-        code: a task code, a group, or a dataset's name, as for `datasets_of`.
         scores: dataset → score in [0, 1]; datasets without one are left out of the mean and counted.
-        datasets: the taxonomy.
 
     Returns:
         The mean, or None when no dataset of the code has a score.

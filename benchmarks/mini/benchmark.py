@@ -34,7 +34,6 @@ def mini_benchmark(
         fewest_images, most_images: images per sample.
         question: where the question stands in its prompt, `last` or `first`.
         questions: about each context, where it has so many; every one is a sample.
-        label: what tables call it.
 
     Raises:
         LookmError: a setting that cannot be had.

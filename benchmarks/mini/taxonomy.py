@@ -15,10 +15,7 @@ class MiniTask:
     """One dataset.
 
     Args:
-        task: MileBench's task code.
         dataset: its name; MileBench's evaluator looks for some words in it.
-        instruction: the task instruction.
-        make: builds a sample.
         answers: how many answers are equally likely for somebody who sees no picture; None for free text.
         fewest: images per sample, so many at least that they take 80 % of the prompt's tokens.
         question_type, metric: as in MileBench.

@@ -37,7 +37,6 @@ class MiniSettings:
 
     Args:
         seed: one of the evaluation's seeds.
-        samples: samples per dataset.
         fewest, most: images per sample; tasks with long questions start with more than `fewest`.
         question: where the question stands in its prompt; a list of choices is always last.
         questions: about each context, where it has so many.

@@ -43,7 +43,6 @@ def draw_attention(maps: Sequence[AttentionMap], is_image: Tensor, title: str) -
     Args:
         maps: of each layer, one prompt; all with the same edges.
         is_image: (L,) bool.
-        title: above all.
     """
     from matplotlib.figure import Figure
 

@@ -32,7 +32,6 @@ def load_model(group: Group, *, any_size: bool) -> Backbone:
     """Loads the model that a group's runs were made with, on the CPU or the first GPU.
 
     Args:
-        group: which runs.
         any_size: also load weights that are not in a local folder of less than 1 GiB.
 
     Raises:
@@ -62,9 +61,6 @@ def sample_view(group: Group, budget: Budget, dataset: str, sample_id: str, mode
     """One sample with the answers of all runs at one budget, and what their strategies keep of it.
 
     Args:
-        group: which runs.
-        budget: of the runs.
-        dataset, sample_id: which sample.
         model: what encodes the sample once more, or why it is not run again.
 
     Raises:
@@ -89,10 +85,6 @@ def sample_view(group: Group, budget: Budget, dataset: str, sample_id: str, mode
 
 def kept_view(sample: ModelView, kept: Sequence[tuple[Row, KeptPositions]]) -> dict[str, Any]:
     """What the page's script draws of a sample (`SampleView.data`).
-
-    Args:
-        sample: the sample as the model gets it.
-        kept: for each run what its strategy kept; at least one.
 
     Raises:
         LookmError: the image tokens cannot be divided among the pictures.

@@ -67,8 +67,6 @@ def telling_samples(group: Group, budget: Budget, n: int) -> list[tuple[str, str
     differ most come first, by turns won and lost by the prior; without such strategies, those on which all disagree.
 
     Args:
-        group: which runs.
-        budget: of the runs to look at.
         n: how many samples, at most as many as there are datasets.
 
     Returns:
@@ -163,9 +161,6 @@ def plain_view(group: Group, answers: Sequence[Answer], dataset: str, sample_id:
     """What can be shown of a sample without running the model again.
 
     Args:
-        group: which runs.
-        answers: of `answers_of`.
-        dataset, sample_id: which sample.
         root: the benchmark's folder; None where it is not known any more, which leaves the pictures out.
     """
     record = answers[0].row.run.records(dataset)[sample_id]

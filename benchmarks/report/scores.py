@@ -59,7 +59,6 @@ def score_table(group: Group, budget: Budget, protocol: str, colours: Mapping[st
     """The runs at one budget, the full cache first.
 
     Args:
-        group: which runs.
         budget: which; None shows only what keeps everything.
         protocol: "official" or "repaired"; the paper's numbers stand beside the official ones.
         colours: of the rows, by strategy.

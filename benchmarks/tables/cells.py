@@ -48,7 +48,6 @@ def resampled_means(values: ArrayLike, *, seed: int | Sequence[int], resamples: 
 
     Args:
         values: (n, S), one row per sample and one column per quantity; n ≥ 1.
-        seed: seed of the draws.
         resamples: number of bootstrap samples, R.
 
     Returns:
@@ -84,9 +83,7 @@ def interval(difference: float, resampled: ArrayLike, *, level: float = LEVEL) -
     """The percentile interval of a difference.
 
     Args:
-        difference: the observed one.
         resampled: (R,), the difference of each bootstrap sample.
-        level: the interval's level, in (0, 1).
     """
     tail = (1 - level) / 2
     low, high = np.quantile(np.asarray(resampled, dtype=np.float64), [tail, 1 - tail])
@@ -117,7 +114,6 @@ class Runs:
     Args:
         frame: of `read_frame`, checked with `check_same_samples` or restricted by `common_samples`.
         protocol: "official" or "repaired".
-        seed, resamples: of the bootstrap.
     """
 
     def __init__(self, frame: pandas.DataFrame, protocol: str, *, seed: int = 0, resamples: int = RESAMPLES) -> None:
@@ -143,9 +139,7 @@ class Runs:
         """(run, column's name) → cell; a run that has no answer to any sample of a column has no cell there.
 
         Args:
-            columns: the columns.
             baseline: name of the run that differences are from; None where there is none.
-            names: which runs; None takes all.
             whole: leave out cells of runs that lack a dataset of the column that another run has, so that the scores of
                 a column are means over the same datasets.
         """

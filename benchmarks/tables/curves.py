@@ -48,9 +48,6 @@ def curve_points(result: Reproduction, strategy: str, column: Column, axis: Axis
     does not reach the full cache's line, the difference excludes zero. Scores end at 0 and 100, and so do its ends.
 
     Args:
-        result: the filled experiment.
-        strategy: which rows.
-        column: which panel.
         axis: "nominal" (α1 + α2, in %), "realised" (mean share of the bytes kept, in %) or "split" (α1's share of the
             budget, in %).
     """
@@ -102,9 +99,7 @@ def save_figure(figure: Figure, path: Path, caption: str) -> list[Path]:
         The pictures.
 
     Args:
-        figure: the figure.
         path: without an ending, or with one of the two.
-        caption: what stands below it.
 
     Raises:
         LookmError: the folder cannot be written to.

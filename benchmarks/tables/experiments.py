@@ -119,8 +119,6 @@ def matching_runs(
     asked for by name; what else it has otherwise than the YAMLs is left to those who compare runs.
 
     Args:
-        experiment: whose model, benchmark and rows are looked for.
-        runs: where to look.
         where: further conditions, such as `{"dtype": "float32", "model.max_context_len": "2000"}`, which take the place
             of what the experiment says of the same settings.
 

@@ -85,12 +85,8 @@ def equal_bytes(
     """The runs of one model and benchmark that were made with a `budget=`.
 
     Args:
-        runs: where to look; other runs are passed over.
-        model, benchmark: names of their YAMLs.
         budgets: only these; none takes all that there are.
-        semantics, protocol: whose rules, and whose scores.
         where: further conditions on runs (`comparable.facts_of`).
-        common: compare only the samples that all runs have.
 
     Raises:
         LookmError: there is no such run, or they must not stand in one table.

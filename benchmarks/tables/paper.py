@@ -56,11 +56,7 @@ class PaperExperiment:
 
 
 def is_paper_benchmark(benchmark: Mapping[str, Any]) -> bool:
-    """Whether a run's benchmark is the one that the paper's numbers are of, in its plain variant.
-
-    Args:
-        benchmark: the part of a run's configuration, or of an experiment's, that says what was run.
-    """
+    """Whether a run's benchmark is the one that the paper's numbers are of, in its plain variant."""
     plain = not benchmark.get("adversarial") and benchmark.get("combine_image") is None
     return benchmark.get("name") == "milebench" and plain
 

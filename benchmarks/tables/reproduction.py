@@ -88,11 +88,7 @@ def reproduce(
     """Fills an experiment from the runs there are.
 
     Args:
-        experiment: what to fill.
-        runs: where to look for its rows; other runs are ignored.
-        protocol: "official" or "repaired".
         where: further conditions on runs (`comparable.facts_of`), to choose between runs that differ.
-        common: compare only the samples that all runs have, where they have different ones.
         split: a result for each part of the samples: "truncation", those that lost no image to the context limit and
             those that did; "images", MileBench's Few, Medium and Many.
         by_dataset: a column for each dataset instead of the paper's columns.

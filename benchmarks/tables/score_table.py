@@ -101,7 +101,6 @@ def notes(result: Reproduction, *, compact: bool = False, marks: bool = True) ->
     """The sentences below the table: what the marks mean, what is missing and the command that fills it.
 
     Args:
-        result: what is shown.
         compact: in one line a strategy.
         marks: what marks and lines of a table mean; a figure has none.
     """

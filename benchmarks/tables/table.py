@@ -68,7 +68,6 @@ def signed(points: float | None, *, end: bool = False) -> str:
     """A difference in points with its sign and one decimal; zero has none.
 
     Args:
-        points: the difference.
         end: it is an interval's end, whose sign is shown even where it rounds to zero: it says which side it is on.
     """
     if points is None:

@@ -29,9 +29,6 @@ def prompt_ids(
     The pieces between the images are encoded one by one; `encode` adds no special tokens.
 
     Args:
-        text: one `<ImageHere>` for each image.
-        encode: token ids of a piece.
-        image_token_id: the id that stands for a part of an image.
         n_image_tokens: how many of them an image becomes, or a number for each image.
     """
     pieces = text.split(IMAGE_HERE)
@@ -85,16 +82,13 @@ class Backbone:
     """A vision-language model with all that is needed to ask it.
 
     Args:
-        name: short name, as in the configuration.
         model: in evaluation mode, on its device.
         tokenizer: its tokenizer; a padding, a beginning and an end token are set.
-        image_processor: turns RGB images into `pixel_values`.
         template: conversation template; `{question}` stands for the prompt.
         n_tokens_per_image: tokens that each `<ImageHere>` becomes at most, those of `around_image` included.
         max_context_len: tokens a prompt may have, template not counted.
         max_new_tokens: longest answer, in tokens.
         batch_size: prompts per `generate` call.
-        label: what tables call the model.
         background: images are padded to squares of this colour; None leaves their shape to the image processor.
         around_image: texts before and after each image, special tokens of the tokenizer.
 
@@ -197,7 +191,6 @@ class Backbone:
 
         Args:
             contexts: B beginnings of prompts, with one `<ImageHere>` for each image.
-            images: for each context its images.
             prompts: N whole prompts, each with the row of its context; no images follow.
 
         Returns:

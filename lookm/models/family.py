@@ -113,11 +113,7 @@ def load_backbone(
 
     Args:
         family: a key of FAMILIES.
-        template: name of the conversation template.
-        label: what tables call the model.
-        batch_size: prompts per `generate` call.
         max_context_len: longest prompt in tokens, template not counted.
-        max_new_tokens: longest answer in tokens.
         **options: the fields of the family and those of `Source`.
 
     Raises:

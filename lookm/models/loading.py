@@ -40,10 +40,6 @@ KEPT_IN_FULL = ("vision_tower", "visual", "multi_modal_projector", "projector", 
 def load(family: Family, source: Source) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model of a source and its tokenizer; the model answers greedily.
 
-    Args:
-        family: what kind of checkpoint it is, and the architecture that `weights=random` builds.
-        source: where the weights are.
-
     Raises:
         LookmError: weights missing, not fitting or unreadable, or packages missing.
     """
@@ -80,10 +76,7 @@ def read_model(family: Family, config: PreTrainedConfig, folder: Path, source: S
     once before it is used. Only other dtypes and devices make a copy, tensor by tensor.
 
     Args:
-        family: class and tensor names.
-        config: the model's configuration.
         folder: complete, as `find_folder` checks it.
-        source: device, dtype and the like.
 
     Returns:
         The model in evaluation mode on its device.

@@ -100,7 +100,6 @@ def prompt_of(length: int, image_tokens: int, images: int | None = None) -> Tens
 
     Args:
         length: prompt tokens L.
-        image_tokens: of one image.
         images: how many; None takes as many as fit beside `TEXT_TOKENS` of text.
     """
     if images is None:
@@ -122,11 +121,6 @@ def memory_need(
 
     Args:
         model: at full size; may be on the meta device.
-        image: what one image is to it.
-        strategy: how the cache is compressed.
-        length: prompt tokens L.
-        dtype: of weights and cache.
-        quantization: of the language model's linear layers.
     """
     is_image = prompt_of(length, image.tokens)
     kept = strategy.promised_tokens(is_image)
@@ -147,9 +141,7 @@ def decoder_workspace(text: Any, length: int, kept: int, dtype: torch.dtype, til
 
     Args:
         text: configuration of a LLaMA or Qwen decoder.
-        length: prompt tokens L.
         kept: tokens that the layer keeps; L for no compression.
-        dtype: of the activations.
         tile: float32 elements that the compression computes at once.
     """
     heads = text.num_attention_heads
@@ -172,13 +164,6 @@ def decoder_workspace(text: Any, length: int, kept: int, dtype: torch.dtype, til
 
 
 def vision_workspace(vision: Any, image: ImageShape, images: int, dtype: torch.dtype) -> int:
-    """Bytes of encoding so many images at once: what one layer's MLP or attention works with.
-
-    Args:
-        vision: configuration of a vision tower.
-        image: what one image is to it.
-        images: of the prompt.
-        dtype: of the activations.
-    """
+    """Bytes of encoding so many images at once: what one layer's MLP or attention works with."""
     width, inner = vision.hidden_size, vision.intermediate_size
     return images * image.patches * max(2 * width + 3 * inner, 7 * width) * dtype.itemsize

@@ -59,10 +59,6 @@ class LDPNetV2(nn.Module):
     """Linear–GELU–Linear, average pooling to 12 × 12 tokens, and a depthwise 3 × 3 convolution with a residual.
 
     Source: MobileVLM V2, section 3.3.
-
-    Args:
-        width: of the vision tower's features.
-        text_width: of the language model's embeddings.
     """
 
     def __init__(self, width: int, text_width: int) -> None:

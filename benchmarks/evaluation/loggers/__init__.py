@@ -45,11 +45,7 @@ class Logger:
 
 
 class Guarded(Logger):
-    """Another logger whose first error is one line of warning, after which it is told nothing more.
-
-    Args:
-        logger: the one to guard.
-    """
+    """Another logger whose first error is one line of warning, after which it is told nothing more."""
 
     def __init__(self, logger: Logger) -> None:
         self._logger: Logger | None = logger

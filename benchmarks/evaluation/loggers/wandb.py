@@ -34,7 +34,6 @@ class WandbLogger(Logger):
 
     Args:
         mode: "offline" writes files below `dir` for `wandb sync`; "online" sends them as they are made.
-        project: the wandb project.
         entity: the wandb team or user; None for the account's own.
         group: the group of runs; None takes the sweep's, else model and benchmark.
         dir: `<dir>/wandb` holds what wandb writes.
