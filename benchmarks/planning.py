@@ -80,7 +80,6 @@ class Estimate:
     Attributes:
         together: seconds, all their jobs in one process; apart: sum of the seconds with a process for each run.
         memory: peak bytes; of the GPU where there is one, else of the process.
-        basis: what the numbers rest on, a line each.
     """
 
     together: float

@@ -64,7 +64,6 @@ class ActiveRun:
 
     Attributes:
         pending: ids of the selected samples that are to be computed, by dataset; known after `check`.
-        error: what ended it before its time.
     """
 
     def __init__(self, settings: Settings, material: Material, *, shard: int | None = None) -> None:

@@ -32,7 +32,6 @@ class Encoded:
     """Examples and their model inputs, as `Backbone.inputs` returns them.
 
     Attributes:
-        samples: the examples.
         inputs: of their prompts; with `questions` of their contexts alone.
         questions: one a sample, read after the compression; None: the prompts hold them.
         question_tokens: of the only sample, whose question has an image and is read in its context's pass.
@@ -49,7 +48,6 @@ class Batch:
     """Samples of one dataset that are answered at once.
 
     Attributes:
-        dataset: where the samples are from.
         parts: the samples to answer; one part, or each sample on its own where one spoils the batch.
         failures: records of the missing samples that have no prompt or whose images cannot be read or encoded.
     """

@@ -31,7 +31,6 @@ class Column:
     """One column: a mean of means of datasets' means.
 
     Attributes:
-        name: what it is called.
         tree: the datasets, nested as they are averaged: a column's tasks, a task's datasets.
         infos: the same datasets with what the complete benchmark has of them.
     """

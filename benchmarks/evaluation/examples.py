@@ -46,7 +46,6 @@ class ModelView:
     """One sample as one model is given it.
 
     Attributes:
-        dataset, sample_id, task: which.
         question: the prompt without the conversation template, one `<ImageHere>` per image.
         truth: the annotation's response.
         images: the images, in order, as the model sees them (padded to squares where it pads them).

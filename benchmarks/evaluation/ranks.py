@@ -85,12 +85,7 @@ class Ranks:
 
 @dataclass
 class Stage:
-    """One group of runs that the processes share.
-
-    Attributes:
-        ranks: the processes.
-        number: of the stage.
-    """
+    """One group of runs that the processes share."""
 
     ranks: Ranks
     number: int

@@ -47,13 +47,11 @@ class Settings:
         benchmark: the benchmark, its data not yet prepared; `benchmark_config` holds its fields.
         strategy: the strategy with α1, α2, semantics and storage; `strategy_config` holds its YAML's fields.
         question: when a question is read: "seen" by the compression, "unseen", or "many" of each context, unseen.
-        datasets: the selected datasets, in the benchmark's order.
         limit: only so many samples of each dataset; None takes all.
         subset: which ones: "first", or "random", drawn by `seed`, alike for all models and strategies.
         seed: seed of torch, of generated data and of random subsets.
         device: "cpu" or "cuda[:index]"; dtype: "float32", "bfloat16" or "float16".
         results_dir: folder that holds one folder per run.
-        overwrite: start the run afresh.
         deviations: fields of the four groups that differ from their YAML, such as `strategy.text_prior`.
         resolved: the whole configuration, for the record.
     """

@@ -29,8 +29,6 @@ class Contents:
     Attributes:
         folders: the wanted top folders that it holds.
         skipped: other names at its top, which are not extracted.
-        files: number of files.
-        size: their bytes.
         digest: SHA-256 of the archive.
     """
 

@@ -23,11 +23,8 @@ class Dataset:
     """One dataset: its annotation, the selected samples and their fingerprints.
 
     Attributes:
-        info: name, task, metric.
-        annotation: the whole annotation.
         samples: the selected ones, by sample id (as text).
         digests: their fingerprints; `data` is the annotation's.
-        folder: the dataset's folder.
         combine_image: N where the samples' images are shown as N grids; None shows them one by one.
         question_starts: where the question begins in each sample's context, if questions come after it.
         left_out: how many of the samples were left out, because nothing is before their question.

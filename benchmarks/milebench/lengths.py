@@ -26,10 +26,7 @@ class Measure:
     """What prompts are measured with.
 
     Attributes:
-        model: whose limits they are.
         tokenizer_of: whose tokenizer counts; the model's own, unless another one stands in for it.
-        tokenizer: that tokenizer.
-        n_tokens_per_image: image tokens that an image becomes.
         max_context_len: tokens that a prompt may have, template not counted.
     """
 

@@ -103,7 +103,6 @@ class TaskMean:
     Attributes:
         score: mean over tasks of the mean over each task's scored datasets, in [0, 1].
         scored: datasets that had a score.
-        datasets: datasets that the task or group has.
     """
 
     score: float

@@ -39,8 +39,6 @@ class ScoreTable:
     """The runs at one budget under one protocol.
 
     Attributes:
-        budget, protocol: which.
-        head, costs: names of the columns and of the further ones.
         lines: the runs, the full cache first; chance: a text for each column.
         differences: for the page's script: `rows` and `columns` (names, with the rows' colours), `against` (a list for
             each baseline of lists for each row: [difference, low, high, samples] or null for each column, in points).

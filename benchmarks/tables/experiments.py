@@ -53,11 +53,9 @@ class Experiment:
     """What an experiment runs on one model and benchmark.
 
     Attributes:
-        name: name of its YAML.
         model: name of the model's YAML; benchmark: the benchmark, not prepared.
         identity: what decides the answers, as in `run.json`: `model`, `benchmark` and the rest but the strategy.
         rows: its rows, in its order, the full cache once.
-        datasets: what it selects.
         overrides: what was given besides `+experiment=…`, as for run.py.
     """
 

@@ -44,7 +44,6 @@ class Reproduction:
         runs: row → name of its run; rows without one are absent.
         cells: (row, column's name) → the result.
         paper_scores: (row, column's name) → the paper's score in %; empty where it has no number for this.
-        notes: what a reader must know, one sentence each.
     """
 
     experiment: Experiment

@@ -44,9 +44,6 @@ class Table:
 
     Attributes:
         title: what it is of; empty for none.
-        head: names of the columns.
-        rows: its lines.
-        notes: sentences below it.
         text_columns: how many columns, from the first, hold text and not numbers.
         records: its numbers unrounded, a mapping for each cell; what CSV holds instead of the lines where it is given.
     """

@@ -41,7 +41,6 @@ class Family(ABC):
 
     Attributes:
         repository: the checkpoint on the Hub whose size `weights=random` builds, a key of `FULL_SIZES`.
-        model_class: the model's class.
         model_type: what the checkpoint's `config.json` calls itself.
         key_map: regular expressions for the checkpoint's tensor names → what the model calls them.
         unneeded: regular expressions for tensors that may be there though the model has no use for them.

@@ -34,13 +34,8 @@ class InternViTConfig(PreTrainedConfig):
     """Sizes of an InternViT.
 
     Attributes:
-        hidden_size: width C.
-        intermediate_size: width inside the MLP.
         num_hidden_layers: layers that are built; the features are the last one's output.
-        num_attention_heads: heads of attention.
         image_size: pixels per side that the position embedding was made for.
-        patch_size: pixels per side of a patch.
-        layer_norm_eps: of the RMSNorms.
     """
 
     model_type = "lookm_intern_vit"

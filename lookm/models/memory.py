@@ -34,7 +34,6 @@ class MemoryNeed:
     """Bytes that one prompt needs under one strategy.
 
     Attributes:
-        weights: parameters.
         cache: keys and values that are left after the prefill, all layers.
         workspace: what the prefill needs beside weights and what earlier layers have kept, one full layer included.
         kept_tokens: prompt tokens left in each layer.

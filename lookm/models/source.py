@@ -33,11 +33,8 @@ class Source:
         weights: `hub` reads them from `path`; `random` makes up the architecture's, at full size.
         bin_weights: whether `pytorch_model*.bin` (pickle files) may be read where there is no safetensors; only
             tensors are unpickled, never code.
-        device: such as `cpu` or `cuda:0`.
-        dtype: `float32`, `bfloat16` or `float16`.
         device_map: how layers are spread over several devices (`auto`, …); None keeps all on `device`.
         quantization: `8bit` or `4bit` for the language model's weights; None holds them in `dtype`.
-        seed: of random weights.
 
     Raises:
         LookmError: a value that is not allowed, or two that exclude each other.

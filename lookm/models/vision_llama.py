@@ -34,7 +34,6 @@ class VisionLlamaConfig(PreTrainedConfig):
     The image token's id is the vocabulary's size: no text can have it, and the model cannot produce it.
 
     Attributes:
-        text_config: of the LLaMA.
         vision_config: of the vision tower, whose layers are only those that are used.
     """
 
@@ -147,7 +146,6 @@ class VisionLlamaFamily(Family):
     Attributes:
         projector: what `mm_projector_type` must be.
         tower: the repository that `mm_vision_tower` must name where there is no `vision_config`.
-        tower_config: that tower's configuration.
     """
 
     projector: ClassVar[str]
