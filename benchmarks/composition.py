@@ -69,25 +69,19 @@ def compose_one(overrides: Sequence[str]) -> Settings:
     return first
 
 
-def job_overrides(config: DictConfig) -> list[list[str]]:
-    """The overrides of all jobs of a sweep, as Hydra's basic sweeper will hand them to the launcher.
+def sweep_settings(config: DictConfig) -> list[Settings]:
+    """The settings of all jobs of a sweep, as Hydra's basic sweeper will hand them to the launcher.
 
     Args:
         config: the sweep's configuration, with its `hydra` node.
     """
+    from benchmarks.evaluation.settings import check_values, read_settings
+
     loader = GlobalHydra.instance().config_loader()
     fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides([*fixed, *config.hydra.overrides.task])
     (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return batch
-
-
-def sweep_settings(config: DictConfig) -> list[Settings]:
-    """The settings of all jobs of a sweep."""
-    from benchmarks.evaluation.settings import check_values, read_settings
-
-    loader = GlobalHydra.instance().config_loader()
-    jobs = [loader.load_sweep_config(config, overrides) for overrides in job_overrides(config)]
+    jobs = [loader.load_sweep_config(config, overrides) for overrides in batch]
     for job in jobs:
         check_values(job)  # of all, before the first one's strategy needs torch
     return [read_settings(job, choices_of(job)) for job in jobs]

@@ -141,15 +141,9 @@ class Conversation:
 def later_tokens(backbone: Backbone, said: Tensor, question: str) -> Tensor:
     """A conversation (1, L) with its next question, as the template writes later turns: (1, L + n)."""
     text = later_turn(backbone.template).replace("{question}", question)
-    if int(said[0, -1]) in end_tokens(backbone):
+    if int(said[0, -1]) in backbone.end_tokens:
         said = said[:, :-1]  # the next turn writes the end of the last answer
     return torch.cat([said, said.new_tensor([backbone.encode(text)])], dim=1)
-
-
-def end_tokens(backbone: Backbone) -> list[int]:
-    """The tokens that end an answer."""
-    ends: Any = backbone.model.generation_config.eos_token_id
-    return ends if isinstance(ends, list) else [ends]
 
 
 def _context_tokens(backbone: Backbone, text: str, n_image_tokens: Sequence[int]) -> list[int]:

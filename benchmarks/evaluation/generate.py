@@ -99,7 +99,7 @@ def _sweep(backbone: Backbone, strategies: Sequence[Strategy], encoded: Encoded)
         "max_new_tokens": backbone.max_new_tokens,
         "min_new_tokens": 1,
         "pad_token_id": int(backbone.tokenizer.pad_token_id),
-        "eos_token_ids": _end_tokens(backbone),
+        "eos_token_ids": backbone.end_tokens,
     }
     try:
         return generate_sweep(backbone.model, encoded.inputs, strategies, **asked, **limits)
@@ -123,11 +123,6 @@ def _warn_out_of_memory(samples: int, strategies: int) -> None:
         file=sys.stderr,
         flush=True,
     )
-
-
-def _end_tokens(backbone: Backbone) -> frozenset[int]:
-    ends = backbone.model.generation_config.eos_token_id
-    return frozenset() if ends is None else frozenset(ends if isinstance(ends, list) else [ends])
 
 
 def _records(

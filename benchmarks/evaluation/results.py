@@ -15,7 +15,7 @@ from benchmarks.evaluation.provenance import git_state
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
-from benchmarks.evaluation.summary import DatasetResult, Summary, full_run, other_commits, reference_folder, summarise
+from benchmarks.evaluation.summary import Summary, folder_results, full_run, other_commits, summarise
 from benchmarks.files import write_json, writing
 from benchmarks.milebench import PROTOCOLS, score_predictions, write_evaluation
 from benchmarks.milebench.annotation import digest
@@ -144,14 +144,7 @@ def _as_number(sample_id: int | str) -> int | str:
 
 def read_summary(settings: Settings, folder: RunFolder, datasets: Iterable[Dataset]) -> Summary:
     """Sums up the selected samples of a run's folder; computes and writes nothing."""
-    reference = reference_folder(folder)
-    results = []
-    for dataset in datasets:
-        name = dataset.name
-        records = folder.records(name)
-        selected = {key: records[key] for key in dataset.samples if key in records}
-        others = None if reference is None else reference.records(name)
-        results.append(DatasetResult(dataset.info, tuple(selected.values()), len(dataset.samples), others))
+    results = folder_results(folder, {dataset.info: dataset.samples for dataset in datasets})
     labels = folder.about.get("labels", {})
     commits = other_commits(folder.about, git_state()["commit"])
     return summarise(settings, labels.get("model", settings.model), results, commits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,18 +63,27 @@ def task_totals(results: Sequence[DatasetResult]) -> tuple[dict[str, Totals], To
     return rows, totals(mean_column(columns, TASK_MEAN), samples, reference)
 
 
-def folder_results(folder: RunFolder, *names: str) -> list[DatasetResult]:
-    """All samples of a run's datasets, or of the named ones."""
+def folder_results(folder: RunFolder, selected: Mapping[DatasetInfo, Collection[str]]) -> list[DatasetResult]:
+    """The selected samples of a run: of each dataset the ids of those that were asked for."""
     reference = reference_folder(folder)
     results = []
-    for name in names or folder.datasets:
-        records = tuple(folder.records(name).values())
-        known = folder.about.get("datasets", {}).get(name)
-        if known is None:
-            known = {"task": records[0].task if records else "", "metric": "accuracy", "samples": 0, "chance": None}
-        others = None if reference is None else reference.records(name)
-        results.append(DatasetResult(DatasetInfo(name, **known), records, len(records), others))
+    for info, names in selected.items():
+        records = folder.records(info.dataset)
+        others = None if reference is None else reference.records(info.dataset)
+        own = tuple(records[name] for name in names if name in records)
+        results.append(DatasetResult(info, own, len(names), others))
     return results
+
+
+def recorded_results(folder: RunFolder, names: Iterable[str]) -> list[DatasetResult]:
+    """All samples of some datasets of a run, also of those that `run.json` does not know."""
+    selected = {}
+    for name in names:
+        records = folder.records(name)
+        first = next(iter(records.values()), None)
+        unknown = {"task": first.task if first else "", "metric": "accuracy", "samples": 0, "chance": None}
+        selected[DatasetInfo(name, **folder.about.get("datasets", {}).get(name, unknown))] = records.keys()
+    return folder_results(folder, selected)
 
 
 def full_run(settings: Settings) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,18 +34,14 @@ def merge_jobs(settings: Sequence[Settings]) -> list[Settings]:
     by_folder: dict[Path, list[Settings]] = {}
     for one in settings:
         by_folder.setdefault(one.folder, []).append(one)
-    return [_merged(jobs) for jobs in by_folder.values()]
-
-
-def _merged(jobs: Sequence[Settings]) -> Settings:
-    first = jobs[0]
-    names = {info.dataset for job in jobs for info in job.datasets}
-    limits = [job.limit for job in jobs]
-    return replace(
-        first,
-        datasets=tuple(info for info in first.benchmark.datasets if info.dataset in names),
-        limit=None if None in limits else max(limit for limit in limits if limit is not None),
-    )
+    return [
+        replace(
+            jobs[0],
+            datasets=tuple(i for i in jobs[0].benchmark.datasets if any(i in job.datasets for job in jobs)),
+            limit=max((job.limit for job in jobs), key=lambda limit: math.inf if limit is None else limit),
+        )
+        for jobs in by_folder.values()
+    ]
 
 
 class Jobs:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.lmms_eval.messages import Question
-from lookm.conversation import end_tokens, later_tokens
+from lookm.conversation import later_tokens
 from lookm.generation import look_once
 from lookm.models.backbone import Backbone
 from lookm.report import Report
@@ -138,8 +138,7 @@ def _logits_after(backbone: Backbone, prompt: Any, ids: Tensor) -> Tensor:
 
 def _answers(backbone: Backbone, new: Tensor, options: Mapping[str, Any], report: Report) -> list[Answer]:
     """What was generated (B, n) as answers, each with the bytes of its row."""
-    ends = end_tokens(backbone)
-    given = []
+    given, ends = [], backbone.end_tokens
     for row, (text, tokens) in enumerate(zip(backbone.answers(new), new.tolist(), strict=True)):
         count = next((place for place, token in enumerate(tokens, start=1) if token in ends), len(tokens))
         kept, full = (sum(layer[row] for layer in table) for table in (report.kept_bytes, report.full_bytes))

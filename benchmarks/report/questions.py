@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.evaluation.comparable import differences
+from benchmarks.evaluation.comparable import common_samples, differences
 from benchmarks.milebench import PROTOCOLS
 from benchmarks.report.groups import Group, Row
 from benchmarks.tables.cells import Cell, Column, Runs, printed_difference
-from benchmarks.tables.comparable import common_samples
 from benchmarks.tables.table import percent, signed
 
 

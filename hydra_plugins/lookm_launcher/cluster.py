@@ -1,5 +1,7 @@
-"""Launchers that start processes or cluster jobs, each for a group of runs: those that share a prefill.
+"""Launchers whose jobs are computed by groups of runs: those that share a prefill.
 
+`hydra/launcher=grouped` is Hydra's own launcher of one job after the other; the first job of a group computes the whole
+group with one prefill of each prompt, and the others find their results. The others start processes or cluster jobs:
 `hydra/launcher=slurm` and `local` give a group to one submitit job, whose tasks (`tasks_per_node`) share its samples
 as the processes of one `torchrun` do; `workers` gives each group to one of joblib's processes. Every run has the
 overrides, callbacks, folder and return value that it would have under `hydra/launcher=basic`.
@@ -14,6 +16,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.config_store import ConfigStore
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, setup_globals
 
@@ -21,6 +25,20 @@ Job = tuple[int, list[str]]
 """Its number and its overrides."""
 
 _PATIENCE = 60.0  # seconds that the first task waits for the others to leave
+_NODE = {"_target_": "hydra_plugins.lookm_launcher.cluster.GroupedLauncher"}
+ConfigStore.instance().store(group="hydra/launcher", name="grouped", node=_NODE, provider="lookm")
+
+
+class GroupedLauncher(BasicLauncher):
+    """Announces its jobs before it runs them one by one, so that they can be computed together."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs the jobs; their returns are in the order of `job_overrides`."""
+        from benchmarks.sweep_callback import announce_jobs
+
+        assert self.config is not None
+        announce_jobs(self.config, job_overrides)
+        return super().launch(job_overrides, initial_job_idx)
 
 
 def _launched(launch: Callable[[list[list[Job]]], list[list[JobReturn]]], launcher: Any, jobs: list[Job]) -> list[Any]:

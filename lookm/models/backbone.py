@@ -119,6 +119,12 @@ class Backbone:
         """Token ids of `text`, without special tokens."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        ends = self.model.generation_config.eos_token_id
+        return frozenset() if ends is None else frozenset(ends if isinstance(ends, list) else [ends])
+
     def prompt_tokens(self, prompt: str, n_image_tokens: Sequence[int] | None = None) -> list[int]:
         """Token ids of one prompt in the conversation template: BOS once (if the model has one), images in place.
 

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.evaluation.cells import Totals
 from benchmarks.evaluation.records import SampleRecord
 from benchmarks.evaluation.store import RunFolder
-from benchmarks.evaluation.summary import folder_results, task_totals
+from benchmarks.evaluation.summary import recorded_results, task_totals
 from benchmarks.files import read_json
 from benchmarks.milebench.scoring import PROTOCOLS
 
@@ -46,7 +46,7 @@ def numbers(row: Totals, prefix: str) -> dict[str, float]:
 
 def run_numbers(folder: RunFolder) -> dict[str, float]:
     """All tasks of a run as `task/T-1/official` …, and their mean as `mean/official` …"""
-    rows, mean = task_totals(folder_results(folder))
+    rows, mean = task_totals(recorded_results(folder, folder.datasets))
     values = numbers(mean, "mean")
     for task, row in rows.items():
         values |= numbers(row, f"task/{task}")
@@ -55,7 +55,7 @@ def run_numbers(folder: RunFolder) -> dict[str, float]:
 
 def dataset_numbers(folder: RunFolder, name: str) -> dict[str, float]:
     """One dataset of a run as `dataset/<name>/official` …."""
-    return numbers(task_totals(folder_results(folder, name))[1], f"dataset/{name}")
+    return numbers(task_totals(recorded_results(folder, [name]))[1], f"dataset/{name}")
 
 
 def configuration(folder: RunFolder) -> dict[str, Any]:
