@@ -276,7 +276,7 @@ def _answer_tokens(runs: Sequence[PlannedRun]) -> tuple[float, bool]:
     return float(min(ANSWER_TOKENS, int(runs[0].settings.model_config["max_new_tokens"]))), False
 
 
-def measure(runs: Sequence[PlannedRun], *, batches: int = 3, seed: int = 0) -> Estimate:
+def measure(runs: Sequence[PlannedRun], *, batches: int = 3) -> Estimate:
     """Times a few batches under all strategies of a group, and under one alone, on this machine.
 
     Args:
@@ -301,7 +301,7 @@ def measure(runs: Sequence[PlannedRun], *, batches: int = 3, seed: int = 0) -> E
         name: {item.sample_id: item.tokens for item in items if isinstance(item, Example)}
         for name, items in counted.items()
     }
-    drawn = random.Random(seed)
+    drawn = random.Random(0)
     seconds = dict.fromkeys((1, len(strategies)), 0.0)
     timed = 0
     for number in range(batches + 1):

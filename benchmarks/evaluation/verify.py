@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,6 @@ def verify(
     samples: int = 20,
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
-    load: Callable[[Settings], Backbone] | None = None,
 ) -> Verification:
     """Computes a random part of a run again, in the batches of the run, and compares all that was recorded.
 
@@ -62,7 +61,6 @@ def verify(
 
     Args:
         overrides: top-level values that may differ here: `device`, `data_dir`.
-        load: how to get the model; by default the loader that the configuration names.
 
     Raises:
         LookmError: no run or no answers there, or data, weights or configuration that are not the run's.
@@ -87,7 +85,7 @@ def verify(
     if not answered:
         raise LookmError(f"{path} has no answers that could be computed again")
     chosen = random.Random(seed).sample(answered, min(samples, len(answered)))
-    backbone = (load or load_backbone)(settings)
+    backbone = load_backbone(settings)
     differences: list[str] = []
     for dataset in material.datasets:
         names = {sample for of, sample in chosen if of == dataset.name}

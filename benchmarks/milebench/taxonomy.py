@@ -135,7 +135,7 @@ def datasets_of(code: str, datasets: Sequence[DatasetInfo] = DATASETS) -> tuple[
     return found
 
 
-def task_mean(code: str, scores: Mapping[str, float], datasets: Sequence[DatasetInfo] = DATASETS) -> TaskMean | None:
+def task_mean(code: str, scores: Mapping[str, float]) -> TaskMean | None:
     """Mean score of a task code or group: each task is the mean of its datasets, a group the mean of its tasks.
 
     Args:
@@ -147,7 +147,7 @@ def task_mean(code: str, scores: Mapping[str, float], datasets: Sequence[Dataset
     Raises:
         LookmError: unknown code.
     """
-    rows = datasets_of(code, datasets)
+    rows = datasets_of(code)
     tasks = dict.fromkeys(row.task for row in rows)
     weights = mean_weights(tuple(tuple(row.dataset for row in rows if row.task == task) for task in tasks), scores)
     if not weights:

@@ -162,12 +162,12 @@ def draw_digit(rng: np.random.Generator, pool: DigitPool, digit: int, colour: st
     return (ground(rng) * (1 - ink) + tint(rng, colour) * ink).astype(np.uint8)
 
 
-def draw_pose(rng: np.random.Generator, action: str, colour: str = "white") -> Picture:
+def draw_pose(rng: np.random.Generator, action: str) -> Picture:
     """A stick figure that does `action`, somewhere in the picture."""
     cells = np.array([[cell == "#" for cell in line] for line in _POSES[action]])
     row, column = (int(v) for v in rng.integers(0, SIZE - 24 + 1, 2))
     picture = ground(rng)
-    picture[row : row + 24, column : column + 24][np.kron(cells, np.ones((2, 2), dtype=bool))] = tint(rng, colour)
+    picture[row : row + 24, column : column + 24][np.kron(cells, np.ones((2, 2), dtype=bool))] = tint(rng, "white")
     return picture
 
 

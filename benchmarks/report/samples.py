@@ -187,11 +187,11 @@ def image_source(picture: Image | None, number: int) -> str | None:
     return None if picture is None or number >= _MOST_IMAGES else data_uri(picture)
 
 
-def data_uri(picture: Image, side: int = _SIDE) -> str:
-    """The picture, at most `side` pixels long, as PNG where it is small already and as JPEG otherwise."""
-    small = max(picture.size) <= side
+def data_uri(picture: Image) -> str:
+    """The picture, at most `_SIDE` pixels long, as PNG where it is small already and as JPEG otherwise."""
+    small = max(picture.size) <= _SIDE
     picture = picture.convert("RGB")
-    picture.thumbnail((side, side))
+    picture.thumbnail((_SIDE, _SIDE))
     stream = io.BytesIO()
     if small:
         picture.save(stream, "PNG", optimize=True)

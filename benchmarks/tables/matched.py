@@ -129,13 +129,13 @@ def _is_asked(settings: Mapping[str, Any], budgets: Sequence[float]) -> bool:
     return settings["budget"] is not None and (not budgets or settings["budget"] in budgets)
 
 
-def matched_table(part: EqualBytes, budget: float, tolerance: float = TOLERANCE) -> Table:
+def matched_table(part: EqualBytes, budget: float) -> Table:
     """The runs at one budget, best first; those of other bytes than LOOK-M's behind them, without differences."""
     names = [run for run, asked in part.asked.items() if asked in (None, budget) and run in part.mean]
     look = next((run for run in names if part.variants[run] == LOOKM), None)
     names.sort(key=lambda run: -part.mean[run].score)
     off = {run: part.off(run, look) for run in names} if look else dict.fromkeys(names, 1.0)
-    equal = [run for run in names if off[run] <= tolerance]
+    equal = [run for run in names if off[run] <= TOLERANCE]
     best = equal[0] if equal else None
     against = [part.runs.cells(part.columns, other, names=equal) if other else {} for other in (look, best)]
     column = part.columns[-1].name
@@ -151,7 +151,7 @@ def matched_table(part: EqualBytes, budget: float, tolerance: float = TOLERANCE)
     head = ("strategy", column, *differences, "bytes %", "tokens %")
     title = f"Equal bytes · {asked} · {part.label} · {part.protocol} protocol · scores in %"
     records = [_record(part, run, name.name, budget, off[run], against) for run in names for name in part.columns]
-    return Table(title, head, tuple(rows), _notes(part, names, equal, look, tolerance), records=tuple(records))
+    return Table(title, head, tuple(rows), _notes(part, names, equal, look), records=tuple(records))
 
 
 def _row(part: EqualBytes, run: str, against: Sequence[Cell], *, begins_block: bool = False) -> Row:
@@ -174,9 +174,7 @@ def _difference(cell: Cell, part: EqualBytes) -> list[str | Text]:
     return [Text(points, mark, style), *(ABSENT if end is None else signed(100 * end, end=True) for end in ends)]
 
 
-def _notes(
-    part: EqualBytes, names: Sequence[str], equal: Sequence[str], look: str | None, tolerance: float
-) -> tuple[str, ...]:
+def _notes(part: EqualBytes, names: Sequence[str], equal: Sequence[str], look: str | None) -> tuple[str, ...]:
     notes = []
     if look is None:
         notes.append(f"No run of {LOOKM}: there is nothing to compare bytes with.")
@@ -187,7 +185,7 @@ def _notes(
         )
     if look is not None and len(equal) < len(names):
         notes.append(
-            f"Below the gap: runs whose bytes differ from {LOOKM}'s by more than {tolerance:.0%} on the mean of the "
+            f"Below the gap: runs whose bytes differ from {LOOKM}'s by more than {TOLERANCE:.0%} on the mean of the "
             "samples. They are not compared."
         )
     failed = max(part.mean[run].failed for run in names)

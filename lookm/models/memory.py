@@ -114,7 +114,6 @@ def memory_need(
     strategy: Strategy,
     length: int,
     dtype: torch.dtype,
-    quantization: str | None = None,
 ) -> MemoryNeed:
     """Bytes for one prompt of `length` tokens, of which all but `TEXT_TOKENS` are images as far as they fit.
 
@@ -128,7 +127,7 @@ def memory_need(
     decoder = decoder_workspace(model.config.get_text_config(), length, kept, dtype)
     vision = vision_workspace(model.config.vision_config, image, int(is_image.sum()) // image.tokens, dtype)
     return MemoryNeed(
-        weights=weight_bytes(model, dtype, quantization),
+        weights=weight_bytes(model, dtype),
         cache=kept * token,
         workspace=max(vision - kept * token, decoder + (length - kept) * token // n_layers),
         kept_tokens=kept,
