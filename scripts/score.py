@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evaluation.cells import task_columns
 from benchmarks.files import write_json, writing
 from benchmarks.guard import guarded
 from benchmarks.milebench.results import Case, collect_cases, write_evaluation
 from benchmarks.milebench.scoring import PROTOCOLS, score_predictions
-from benchmarks.milebench.taxonomy import DATASETS, PAPER_COLUMNS, TASKS, task_mean
+from benchmarks.milebench.taxonomy import DATASETS, PAPER_COLUMNS, TASKS, mean_weights
 from benchmarks.tables.table import Row, Table, as_text
 from lookm.errors import LookmError
 
@@ -77,13 +78,11 @@ def tables(scored: Sequence[dict[str, Any]], protocol: str) -> list[Table]:
         rows.append(Row(tuple(row)))
     head = ("dataset", "task", "metric", "n", "missing", *shown, "rouge", "rouge-score")
     datasets = Table("", head, tuple(rows), text_columns=3)
-    rows = []
-    for code in dict.fromkeys((*TASKS, *PAPER_COLUMNS)):
-        means = [task_mean(code, {entry["dataset"]: _overall(entry[name]) for entry in scored}) for name in shown]
-        present = [mean for mean in means if mean is not None]
-        if present:
-            number = f"{present[0].scored} of {present[0].datasets}"
-            rows.append(Row((code, number, *(f"{mean.score:.4f}" for mean in present))))
+    rows, by_dataset = [], {entry["dataset"]: entry for entry in scored}
+    for column in task_columns(dict.fromkeys((*TASKS, *PAPER_COLUMNS)), DATASETS, by_dataset):
+        weights = mean_weights(column.tree, by_dataset)
+        means = [sum(weight * _overall(by_dataset[of][name]) for of, weight in weights.items()) for name in shown]
+        rows.append(Row((column.name, f"{len(weights)} of {len(column.infos)}", *(f"{mean:.4f}" for mean in means))))
     return [datasets, Table("", ("task", "datasets", *shown), tuple(rows))] if len(scored) > 1 and rows else [datasets]
 
 

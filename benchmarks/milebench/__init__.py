@@ -11,11 +11,9 @@ from benchmarks.milebench.taxonomy import (
     DATASETS,
     PAPER_COLUMNS,
     TASKS,
-    TaskMean,
     Tree,
     datasets_of,
     mean_weights,
-    task_mean,
 )
 
 __all__ = [
@@ -26,7 +24,6 @@ __all__ = [
     "PROTOCOLS",
     "TASKS",
     "Prompt",
-    "TaskMean",
     "Tree",
     "build_prompt",
     "check_annotation",
@@ -39,6 +36,5 @@ __all__ = [
     "read_predictions",
     "read_variant",
     "score_predictions",
-    "task_mean",
     "write_evaluation",
 ]

@@ -5,8 +5,7 @@ Source: MileBench (arXiv 2404.18532); `results/paper/taxonomy.csv` holds the sam
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
 from typing import Union
 
 from benchmarks.benchmark import BEHIND_IMAGES, LAST_SENTENCE, DatasetInfo
@@ -96,25 +95,6 @@ def mean_weights(tree: Tree, present: Container[str]) -> dict[str, float]:
     return total
 
 
-@dataclass(frozen=True)
-class TaskMean:
-    """Mean score of a task, or of the tasks in a group.
-
-    Attributes:
-        score: mean over tasks of the mean over each task's scored datasets, in [0, 1].
-        scored: datasets that had a score.
-    """
-
-    score: float
-    scored: int
-    datasets: int
-
-    @property
-    def complete(self) -> bool:
-        """Whether every dataset of the task or group was scored."""
-        return self.scored == self.datasets
-
-
 def datasets_of(code: str, datasets: Sequence[DatasetInfo] = DATASETS) -> tuple[DatasetInfo, ...]:
     """The datasets behind a dataset's name, a task code (`T-1`) or a group (`T`, `S`, `N`, `I`, `NH`, `IR`).
 
@@ -133,23 +113,3 @@ def datasets_of(code: str, datasets: Sequence[DatasetInfo] = DATASETS) -> tuple[
         known = ", ".join([*groups, *sorted(present), *names])
         raise LookmError(f"no dataset, task or group is called {code!r}; there are: {known}")
     return found
-
-
-def task_mean(code: str, scores: Mapping[str, float]) -> TaskMean | None:
-    """Mean score of a task code or group: each task is the mean of its datasets, a group the mean of its tasks.
-
-    Args:
-        scores: dataset → score in [0, 1]; datasets without one are left out of the mean and counted.
-
-    Returns:
-        The mean, or None when no dataset of the code has a score.
-
-    Raises:
-        LookmError: unknown code.
-    """
-    rows = datasets_of(code)
-    tasks = dict.fromkeys(row.task for row in rows)
-    weights = mean_weights(tuple(tuple(row.dataset for row in rows if row.task == task) for task in tasks), scores)
-    if not weights:
-        return None
-    return TaskMean(sum(weight * scores[name] for name, weight in weights.items()), len(weights), len(rows))
