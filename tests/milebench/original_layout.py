@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.milebench import ADVERSARIAL_DATASETS, DATASETS
+from benchmarks.milebench import DATASETS
 from benchmarks.milebench.download import ARCHIVES
+from benchmarks.milebench.taxonomy import ADVERSARIAL_DATASETS
 
 SAMPLES = 3
 OPEN_ENDED = {info.dataset for info in DATASETS if info.metric == "rouge_l" or "Needle" in info.dataset} | {"MMCoQA"}

@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 
 from benchmarks.composition import choices_of
 from benchmarks.evaluation.settings import read_settings
-from benchmarks.milebench import DATASETS, build_prompt, milebench_benchmark, read_annotation, read_annotation_file
+from benchmarks.milebench import DATASETS, build_prompt, milebench_benchmark, read_annotation
+from benchmarks.milebench.annotation import read_annotation_file
 from lookm.errors import LookmError
 from lookm.locations import CONFIGS
 from tests.milebench.golden import byte_tokenizer

@@ -8,8 +8,8 @@ from PIL import Image
 
 from benchmarks.benchmark import Benchmark
 from benchmarks.evaluation.examples import Example, build_examples
-from benchmarks.milebench import build_prompt, milebench_benchmark, read_variant
-from benchmarks.milebench.combined import CELL, combine, write_grid
+from benchmarks.milebench import build_prompt, milebench_benchmark
+from benchmarks.milebench.combined import CELL, combine, read_variant, write_grid
 from benchmarks.milebench.dataset import read_dataset
 from benchmarks.milebench.lengths import Measure
 from lookm.errors import LookmError

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.milebench import PLACEHOLDER, Prompt, build_prompt
+from benchmarks.milebench import PLACEHOLDER, build_prompt
+from benchmarks.milebench.prompts import Prompt
 from lookm.errors import LookmError
 from tests.milebench.golden import byte_tokenizer, load_prompts
 

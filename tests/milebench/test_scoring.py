@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.milebench import image_quantity_level, read_predictions, score_predictions, write_evaluation
+from benchmarks.milebench import image_quantity_level, score_predictions, write_evaluation
+from benchmarks.milebench.results import read_predictions
 from benchmarks.milebench.scoring import PROTOCOLS, answer_fault, chance_level
 from lookm.errors import LookmError
 from tests.milebench.golden import load_scores

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image as PillowImage
 
 from benchmarks.benchmark import select_positions, subset_seed
-from benchmarks.milebench import ADVERSARIAL_DATASETS, DATASETS, build_prompt, milebench_benchmark, read_annotation
+from benchmarks.milebench import DATASETS, build_prompt, milebench_benchmark, read_annotation
 from benchmarks.milebench.dataset import read_dataset
 from benchmarks.milebench.table import read_table, table_features
+from benchmarks.milebench.taxonomy import ADVERSARIAL_DATASETS
 from lookm.errors import LookmError
 from tests.milebench.golden import byte_tokenizer, load_prompts
 from tests.milebench.original_layout import SAMPLES, adversarial, annotation_of, dump, write_dataset, write_milebench
