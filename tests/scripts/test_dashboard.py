@@ -4,14 +4,17 @@ from typing import Any
 
 import pytest
 
+from benchmarks.evaluation.cells import Totals
 from benchmarks.evaluation.loggers.content import numbers
-from benchmarks.evaluation.summary import TaskRow
 from benchmarks.milebench import TASKS
 from scripts.dashboard import main, make_workspace, specification
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")
 
-ROW = TaskRow("T-1", 4, 0, 0, {"official": 0.5, "repaired": 0.5}, 0.25, 0.2, 100.0, 0.1, 4, 2.0)
+ROW = Totals(
+    0.5, 4, 0, ("A",), chance=0.25, budget=0.2, kept_bytes=100.0, decode_ms=2.0, changed=0.1,
+    scores={"official": 0.5, "repaired": 0.5},
+)  # fmt: skip
 
 
 def strings(value: Any) -> set[str]:
