@@ -19,7 +19,7 @@ from benchmarks.evaluation import KEYS
 from benchmarks.milebench import datasets_of
 from benchmarks.milebench.annotation import digest
 from lookm.budgets import split_budget
-from lookm.errors import LookmError
+from lookm.errors import LookmError, check_one_of, check_whole_number
 from lookm.locations import CONFIGS
 
 if TYPE_CHECKING:
@@ -211,16 +211,17 @@ def check_values(config: DictConfig) -> None:
         raise LookmError(f"alpha1 + alpha2 is {total:g}; the budget cannot be above 1")
     if config.budget is not None:
         split_budget(config.budget, config.alpha1, config.alpha2)
-    _one_of("semantics", config.semantics, SEMANTICS)
-    _one_of("question", config.question, QUESTIONS)
+    check_one_of("semantics", config.semantics, SEMANTICS)
+    check_one_of("question", config.question, QUESTIONS)
     if config.limit is not None:
-        _integer("limit", config.limit, at_least=1)
-    if _one_of("subset", config.subset, SUBSETS) == "random" and config.limit is None:
+        check_whole_number("limit", config.limit, 1)
+    check_one_of("subset", config.subset, SUBSETS)
+    if config.subset == "random" and config.limit is None:
         raise LookmError("subset=random draws `limit` samples of each dataset, but limit is null; add limit=20, say")
-    _integer("seed", config.seed, at_least=0)
+    check_whole_number("seed", config.seed, 0)
     if not isinstance(config.overwrite, bool):
         raise LookmError(f"overwrite must be true or false, not {config.overwrite!r}")
-    _one_of("dtype", config.dtype, ("auto", *DTYPES))
+    check_one_of("dtype", config.dtype, ("auto", *DTYPES))
     _device_name(str(config.device))
 
 
@@ -283,18 +284,6 @@ def _alpha(config: DictConfig, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise LookmError(f"{name} must be a number from 0 to 1, not {value!r}")
     return float(value)
-
-
-def _integer(name: str, value: Any, at_least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise LookmError(f"{name} must be a whole number of at least {at_least}, not {value!r}")
-    return value
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise LookmError(f"unknown {name} {str(value)!r}; choose one of {', '.join(allowed)}")
-    return str(value)
 
 
 def _device_name(name: str) -> str:

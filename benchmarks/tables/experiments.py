@@ -14,7 +14,7 @@ from benchmarks.composition import compose_jobs
 from benchmarks.evaluation.comparable import choose_runs, facts_of, flattened
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
-from lookm.errors import LookmError
+from lookm.errors import check_one_of
 from lookm.registry import names_of
 
 
@@ -87,8 +87,7 @@ def read_experiment(name: str, overrides: Iterable[str] = ()) -> Experiment:
     Raises:
         LookmError: no such experiment, or a wrong override, in one line.
     """
-    if name not in names_of("experiment"):
-        raise LookmError(f"unknown experiment {name!r}; choose one of {', '.join(names_of('experiment'))}")
+    check_one_of("experiment", name, names_of("experiment"))
     return _read(name, tuple(overrides))
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
-from lookm.errors import LookmError
+from lookm.errors import LookmError, check_whole_number
 from lookm.prompt import image_token_ids
 from lookm.questions import Questions, common_tokens
 
@@ -111,9 +111,7 @@ class Backbone:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_context_len", "max_new_tokens"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise LookmError(f"model.{name} must be a whole number of at least 1, not {value!r}")
+            check_whole_number(f"model.{name}", getattr(self, name), 1)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without special tokens."""

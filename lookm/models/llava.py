@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaOnevisionForConditionalGeneration, SiglipImageProcessorPil
 from transformers.image_processing_utils import BaseImageProcessor
 
-from lookm.errors import LookmError
+from lookm.errors import check_one_of
 from lookm.models.backbone import Backbone, EncodedImages, ImageShape
 from lookm.models.family import Family, clip_processor, mean_colour
 
@@ -35,8 +35,7 @@ class LlavaFamily(Family):
     background = mean_colour()
 
     def __post_init__(self) -> None:
-        if self.size not in ("7b", "13b"):
-            raise LookmError(f"unknown size {self.size!r}; choose one of 7b, 13b")
+        check_one_of("size", self.size, ("7b", "13b"))
 
     @property
     def repository(self) -> str:  # type: ignore[override]

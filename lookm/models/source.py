@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lookm.errors import LookmError
+from lookm.errors import LookmError, check_one_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("8bit", "4bit")
@@ -52,12 +52,12 @@ class Source:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check("weights", self.weights, ("hub", "random"))
-        _check("dtype", self.dtype, DTYPES)
+        check_one_of("weights", self.weights, ("hub", "random"))
+        check_one_of("dtype", self.dtype, DTYPES)
         if self.device_map is not None:
-            _check("device_map", self.device_map, DEVICE_MAPS)
+            check_one_of("device_map", self.device_map, DEVICE_MAPS)
         if self.quantization is not None:
-            _check("quantization", self.quantization, QUANTIZATIONS)
+            check_one_of("quantization", self.quantization, QUANTIZATIONS)
             if self.weights == "random":
                 raise LookmError("quantization needs real weights; drop it or model.weights=random")
             if not self.device.startswith("cuda"):
@@ -167,8 +167,3 @@ def _check_complete(folder: Path, source: Source) -> None:
 
 def _weight_files(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder.glob(pattern)) + sorted(folder.glob(f"{pattern}.index.json"))
-
-
-def _check(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise LookmError(f"unknown {name} {value!r}; choose one of {', '.join(allowed)}")

@@ -1,6 +1,6 @@
 """Conversation templates: what stands around MileBench's prompt, word for word as each model was asked."""
 
-from lookm.errors import LookmError
+from lookm.errors import check_one_of
 
 _VICUNA_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
@@ -58,6 +58,5 @@ def template_text(name: str) -> str:
     Raises:
         LookmError: there is none.
     """
-    if name not in TEMPLATES:
-        raise LookmError(f"unknown template {name!r}; choose one of {', '.join(TEMPLATES)}")
+    check_one_of("template", name, TEMPLATES)
     return TEMPLATES[name]

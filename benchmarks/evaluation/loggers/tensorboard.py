@@ -9,7 +9,7 @@ import yaml
 
 from benchmarks.evaluation.loggers import Logger
 from benchmarks.evaluation.loggers.content import configuration, dataset_numbers, logged_samples, run_numbers
-from lookm.errors import LookmError
+from lookm.errors import check_whole_number
 
 if TYPE_CHECKING:
     from benchmarks.evaluation.store import RunFolder
@@ -26,8 +26,7 @@ class TensorboardLogger(Logger):
     name = "tensorboard"
 
     def __init__(self, *, dir: str = "results/tensorboard", samples: int = 5) -> None:
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 0:
-            raise LookmError(f"logger.samples must be a whole number of at least 0, not {samples!r}")
+        check_whole_number("logger.samples", samples, 0)
         self._dir, self._samples = Path(dir), samples
         self._writer: Any = None
 

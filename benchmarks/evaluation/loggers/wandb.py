@@ -17,7 +17,7 @@ from benchmarks.evaluation.loggers.content import (
     run_numbers,
 )
 from benchmarks.milebench.images import open_image
-from lookm.errors import LookmError
+from lookm.errors import LookmError, check_one_of, check_whole_number
 
 if TYPE_CHECKING:
     from benchmarks.evaluation.store import RunFolder
@@ -58,12 +58,9 @@ class WandbLogger(Logger):
         image_size: int = 128,
         artifact: bool = True,
     ) -> None:
-        if mode not in MODES:
-            raise LookmError(f"unknown logger.mode {mode!r}; choose one of {', '.join(MODES)}")
+        check_one_of("logger.mode", mode, MODES)
         for name, value in (("samples", samples), ("images", images), ("image_size", image_size)):
-            least = 1 if name == "image_size" else 0
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise LookmError(f"logger.{name} must be a whole number of at least {least}, not {value!r}")
+            check_whole_number(f"logger.{name}", value, 1 if name == "image_size" else 0)
         self._mode, self._project, self._entity, self._group = mode, project, entity, group
         self._dir, self._artifact = Path(dir), artifact
         self._samples, self._images, self._image_size = samples, images, image_size
