@@ -21,3 +21,8 @@ def check_whole_number(name: str, value: object, least: int) -> None:
     """Raises LookmError for what is no whole number, or a smaller one than `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise LookmError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def message_of(error: BaseException) -> str:
+    """What an exception says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.guard import guarded
 from benchmarks.milebench.scoring import PROTOCOLS
 from benchmarks.milebench.taxonomy import TASKS
-from lookm.errors import LookmError
+from lookm.errors import LookmError, message_of
 
 COSTS = ("realised_budget", "kept_bytes", "changed_answers", "decode_ms")
 
@@ -54,7 +54,7 @@ def build(options: argparse.Namespace) -> None:
             try:
                 made.save()
             except Exception as error:  # whatever wandb, the network or the account may raise
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = message_of(error)
                 raise LookmError(f"wandb did not save it: {reason} (wandb login, --entity, --project)") from None
             print(f"saved: {made.url}")
         return

@@ -23,7 +23,7 @@ from benchmarks.composition import compose_jobs
 from benchmarks.evaluation.results import summary_of
 from benchmarks.evaluation.store import RunFolder, find_runs
 from benchmarks.evaluation.summary import Summary
-from benchmarks.files import write_text
+from benchmarks.files import write_text, writing
 from benchmarks.guard import Status, guarded
 from benchmarks.tables.frame import budget_text
 from benchmarks.tables.table import Row, Table, as_text, percent
@@ -73,10 +73,8 @@ def write_page(runs: Sequence[RunFolder], page: Path) -> None:
     if page.is_dir():
         raise LookmError(f"--page {page} is a folder; name a file, such as {page}/leaderboard.html")
     html = render(boards(gather(runs), page.resolve()))
-    try:
+    with writing(page, "--page"):
         write_text(page, html)
-    except OSError as error:
-        raise LookmError(f"{page} cannot be written ({error.strerror}); choose another --page") from None
     print(f"written: {page} ({len(html.encode()) / 1024:.0f} KiB)")
 
 

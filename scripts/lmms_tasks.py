@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.files import writing
 from benchmarks.guard import guarded
-from lookm.errors import LookmError
 
 
 @guarded
@@ -35,10 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         benchmark = mini_benchmark(options.root or Path("data/mini"))
     else:
         benchmark = milebench_benchmark(options.root or Path("data/MileBench"))
-    try:
+    with writing(options.output, "--output"):
         names, left_out = write_tasks(benchmark, options.output)
-    except OSError as error:
-        raise LookmError(f"{options.output} cannot be written to ({error.strerror}); choose another --output") from None
     print(f"{options.output}: {', '.join(names)}")
     if left_out:
         print(f"left out: {left_out} samples, whose right answer is none of their choices")

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.guard import guarded
-from lookm.errors import LookmError
+from lookm.errors import LookmError, message_of
 from lookm.locations import CONFIGS
 from lookm.registry import names_of
 
@@ -80,7 +80,7 @@ def _logger_config(name: str, fields: Sequence[str]) -> dict[str, Any]:
         merged = OmegaConf.merge(OmegaConf.load(CONFIGS / "logger" / f"{name}.yaml"), OmegaConf.from_dotlist([*fields]))
         config = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
-        raise LookmError(f"--set: {' '.join(str(error).split())}") from None
+        raise LookmError(f"--set: {message_of(error)}") from None
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from lookm.errors import LookmError
+from lookm.errors import LookmError, message_of
 
 Kind = Literal["dataset", "model"]
 _BLOCK = 1 << 20  # bytes read at once
@@ -169,19 +169,15 @@ def hub_errors(wanted: str) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise LookmError(f"the disk is full, so {wanted} is not complete; make room") from None
-        raise LookmError(f"{wanted} cannot be fetched from {endpoint}: {_reason(error)}") from None
+        raise LookmError(f"{wanted} cannot be fetched from {endpoint}: {message_of(error)}") from None
     except Exception as error:
         # The library's HTTP client is httpx in one version and another package in the next.
         if not type(error).__module__.startswith("httpx"):
             raise
         raise LookmError(
-            f"{wanted} cannot be fetched from {endpoint}: {_reason(error)}; check the network, or set HF_ENDPOINT "
+            f"{wanted} cannot be fetched from {endpoint}: {message_of(error)}; check the network, or set HF_ENDPOINT "
             "to a mirror"
         ) from None
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from lookm.errors import LookmError
+from lookm.errors import LookmError, message_of
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -102,7 +102,7 @@ class Stage:
 
     def report(self, error: BaseException | None) -> None:
         """Another process has added its share, or failed to."""
-        reason = None if error is None else " ".join(str(error).split()) or type(error).__name__
+        reason = None if error is None else message_of(error)
         self._write(f"done-{self.ranks.rank}", {"error": reason, "interrupted": isinstance(error, KeyboardInterrupt)})
 
     def wait_for_others(self, interruption: Interruption) -> None:

@@ -19,7 +19,7 @@ from benchmarks.evaluation import KEYS
 from benchmarks.milebench import datasets_of
 from benchmarks.milebench.annotation import digest
 from lookm.budgets import split_budget
-from lookm.errors import LookmError, check_one_of, check_whole_number
+from lookm.errors import LookmError, check_one_of, check_whole_number, message_of
 from lookm.locations import CONFIGS
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def construct(config: Mapping[str, Any], **fields: Any) -> Any:
     except InstantiationException as error:
         if error.__cause__ is None or isinstance(error.__cause__, TypeError):
             # No such target, or fields that do not fit to it: a wrong configuration.
-            raise LookmError(" ".join(str(error).split())) from None
+            raise LookmError(message_of(error)) from None
         raise error.__cause__ from None
 
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from tqdm.utils import CallbackIOWrapper
 
 from benchmarks.download.hub import progress
-from lookm.errors import LookmError
+from lookm.errors import LookmError, message_of
 
 WRAPPER = "MileBench"  # a top folder of this name is looked through
 _BLOCK = 1 << 20  # bytes read at once
@@ -158,7 +158,7 @@ def _members(archive: Path, doing: str) -> Iterator[tarfile.TarFile]:
                 pass  # the checksum stands at the very end
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise LookmError(
-            f"{archive} is broken ({' '.join(str(error).split())}); delete it and run the same command again"
+            f"{archive} is broken ({message_of(error)}); delete it and run the same command again"
         ) from None
 
 

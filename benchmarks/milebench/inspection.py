@@ -19,7 +19,7 @@ from benchmarks.milebench.images import open_image
 from benchmarks.milebench.lengths import Lengths, Measure, measure_lengths
 from benchmarks.milebench.official import normalise
 from benchmarks.milebench.prompts import PLACEHOLDER
-from lookm.errors import LookmError
+from lookm.errors import LookmError, message_of
 
 KINDS = {
     "missing_dataset": "the dataset is not there, or its annotation cannot be read",
@@ -81,7 +81,7 @@ def inspect_dataset(
     try:
         dataset = read_dataset(benchmark, info, limit)
     except LookmError as error:
-        finding = Finding("missing_dataset", info.dataset, None, " ".join(str(error).split()))
+        finding = Finding("missing_dataset", info.dataset, None, message_of(error))
         return Inspected(info, 0, 0, 0, 0, (finding,), None)
     findings = list(_of_whole(benchmark, info, dataset.annotation))
     with ThreadPoolExecutor(readers) as pool:
@@ -106,7 +106,7 @@ def _of_whole(benchmark: Benchmark, info: DatasetInfo, annotation: Mapping[str, 
             for sample in read_annotation(benchmark.root, name, adversarial=True)["data"]
         }
     except LookmError as error:
-        yield Finding("missing_dataset", name, None, " ".join(str(error).split()))
+        yield Finding("missing_dataset", name, None, message_of(error))
         return
     same = [sample for sample in annotation["data"] if _asked(others.get(str(sample["sample_id"]))) == _asked(sample)]
     if len(same) == there:

@@ -17,7 +17,7 @@ from benchmarks.evaluation.store import RunFolder
 from benchmarks.milebench.dataset import Dataset, read_dataset
 from benchmarks.report.groups import Budget, Group, Row
 from benchmarks.report.samples import SampleView, answers_of, image_source, plain_view
-from lookm.errors import LookmError
+from lookm.errors import LookmError, message_of
 from lookm.kept import KeptPositions, image_spans, kept_positions, token_grid
 from lookm.models.source import weights_folder
 
@@ -54,7 +54,7 @@ def load_model(group: Group, *, any_size: bool) -> Backbone:
     try:
         return construct(fields, device=device, dtype=run.configuration.get("dtype", "float32"))
     except (OSError, MemoryError, RuntimeError, ImportError, ValueError) as error:
-        raise LookmError(f"the model could not be loaded here: {' '.join(str(error).split())}") from None
+        raise LookmError(f"the model could not be loaded here: {message_of(error)}") from None
 
 
 def sample_view(group: Group, budget: Budget, dataset: str, sample_id: str, model: Backbone | str) -> SampleView:

@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from lookm.errors import LookmError
+from lookm.errors import LookmError, message_of
 from lookm.models.family import Family
 from lookm.models.sentencepiece import load_sentencepiece
 from lookm.models.source import Source, find_folder, uses_bin
@@ -66,7 +66,7 @@ def _config(family: Family, fields: dict[str, Any], folder: Path) -> PreTrainedC
     try:
         return family.read_config(fields)
     except (KeyError, TypeError, ValueError) as error:
-        raise LookmError(f"{folder / 'config.json'} does not fit: {' '.join(str(error).split())[:300]}") from None
+        raise LookmError(f"{folder / 'config.json'} does not fit: {message_of(error)[:300]}") from None
 
 
 def read_model(family: Family, config: PreTrainedConfig, folder: Path, source: Source) -> PreTrainedModel:
@@ -101,7 +101,7 @@ def read_model(family: Family, config: PreTrainedConfig, folder: Path, source: S
                 **placement,
             )
     except _UNREADABLE as error:
-        raise LookmError(f"the weights in {folder} cannot be read: {' '.join(str(error).split())[:300]}") from None
+        raise LookmError(f"the weights in {folder} cannot be read: {message_of(error)[:300]}") from None
     model, found = loaded
     _check_tensors(folder, found, family.unneeded)
     if not placement:
@@ -152,7 +152,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        raise LookmError(f"the tokenizer in {folder} cannot be read: {' '.join(str(error).split())[:300]}") from None
+        raise LookmError(f"the tokenizer in {folder} cannot be read: {message_of(error)[:300]}") from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer

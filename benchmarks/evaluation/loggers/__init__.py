@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lookm.errors import LookmError
+from lookm.errors import LookmError, message_of
 
 if TYPE_CHECKING:
     from benchmarks.evaluation.store import RunFolder
@@ -74,7 +74,7 @@ class Guarded(Logger):
             call(self._logger)
         except Exception as error:  # whatever a service, a network or a full disk may raise
             name, self._logger = self._logger.name, None
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = message_of(error)
             if isinstance(error, ImportError):
                 reason += f' (pip install "lookm-harness[{name}]")'
             print(f"warning: logger {name}: {reason}; the run goes on without it", file=sys.stderr, flush=True)

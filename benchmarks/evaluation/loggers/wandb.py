@@ -17,7 +17,7 @@ from benchmarks.evaluation.loggers.content import (
     run_numbers,
 )
 from benchmarks.milebench.images import open_image
-from lookm.errors import LookmError, check_one_of, check_whole_number
+from lookm.errors import LookmError, check_one_of, check_whole_number, message_of
 
 if TYPE_CHECKING:
     from benchmarks.evaluation.store import RunFolder
@@ -104,7 +104,7 @@ class WandbLogger(Logger):
         self._run.finish()
 
     def failed(self, error: BaseException) -> None:
-        self._run.summary["error"] = " ".join(str(error).split()) or type(error).__name__
+        self._run.summary["error"] = message_of(error)
         self._run.finish(exit_code=1)
 
     def _table(self, folder: RunFolder) -> Any:
