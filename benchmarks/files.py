@@ -91,6 +91,11 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files in a folder tree; 0 where there is none."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
 def remove_temporaries(folder: Path) -> None:
     """Removes what `write_text` left in a folder tree when it was killed; nobody may be writing there meanwhile."""
     for file in folder.rglob(".*.tmp"):

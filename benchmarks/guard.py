@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from enum import IntEnum
 from functools import wraps
@@ -66,6 +67,13 @@ def _flushed(
         return Status.INTERRUPTED
     finally:
         sys.stdout.flush()
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, as an argument's type."""
+    if not text.isdigit() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def is_name_too_long(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.guard import guarded
+from benchmarks.guard import guarded, positive
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
@@ -58,20 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--combined", action="store_true", help="the combined images")
     parser.add_argument("--datasets", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--task", help="only those of a task or group, such as T-1 or NH")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples of each dataset")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N samples of each dataset")
     parser.add_argument("--model", help="count tokens for this file of configs/model, and what its limit cuts off")
     parser.add_argument("--tokenizer", metavar="MODEL_OR_FOLDER", help="whose tokenizer stands in for the model's own")
-    parser.add_argument("--processes", type=_positive, default=1, metavar="N", help="read pictures N at a time (1)")
+    parser.add_argument("--processes", type=positive, default=1, metavar="N", help="read pictures N at a time (1)")
     parser.add_argument("--ignore", nargs="+", default=[], metavar="KIND", help="kinds that are not to be mentioned")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, every finding included")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def inspect_benchmark(options: argparse.Namespace) -> tuple[Benchmark, Measure | None, list[Inspected]]:

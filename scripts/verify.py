@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.evaluation.verify import difference
-from benchmarks.guard import guarded
+from benchmarks.guard import guarded, positive
 
 # Threads that wait by spinning make small models a hundred times slower when another program wants a core too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 all the same, 1 something differs, 2 wrong input.",
     )
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="such as results/runs/tiny-mini-full-fp32")
-    parser.add_argument("--samples", type=_positive, default=20, metavar="N", help="how many to compute again (20)")
+    parser.add_argument("--samples", type=positive, default=20, metavar="N", help="how many to compute again (20)")
     parser.add_argument("--seed", type=int, default=0, help="draws them (0)")
     parser.add_argument("--device", help="where to compute, such as cpu or cuda:1 (as the run was told)")
     parser.add_argument("--data-dir", metavar="PATH", help="where the benchmark data are now (as the run was told)")
@@ -44,12 +44,6 @@ def _parser() -> argparse.ArgumentParser:
         help="compute nothing; compare the two folders byte by byte, times aside",
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.download.hub import Repository, fetch, read_repository, require_space, shown_bytes
-from benchmarks.files import read_json, write_json
+from benchmarks.files import bytes_in, read_json, write_json
 from benchmarks.milebench.archives import Contents, extract, read_contents
 from benchmarks.milebench.taxonomy import DATASETS
 from lookm.errors import LookmError
@@ -169,7 +169,7 @@ def _place(
         raise LookmError(f"{archive} holds no dataset of MileBench")
     temporary = root / ".extracting" / f"{archive.name}.{contents.digest}"
     _say(f"{archive.name}: extracting {_described(contents)}")
-    require_space({root: max(0, contents.size - _size(temporary))}, f"extracting {archive.name}")
+    require_space({root: max(0, contents.size - bytes_in(temporary))}, f"extracting {archive.name}")
     extract(archive, temporary, contents)
     commit = None if repository is None else repository.commit
     again = manifest.is_placed(archive.name, contents.digest)
@@ -199,10 +199,6 @@ def _move(source: Path, target: Path) -> None:
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
 
 
 def _say(line: str) -> None:

@@ -6,7 +6,6 @@ import base64
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.benchmark import Benchmark
@@ -14,6 +13,7 @@ from benchmarks.evaluation.examples import ModelView, view_sample
 from benchmarks.evaluation.provenance import weights_digest
 from benchmarks.evaluation.settings import construct
 from benchmarks.evaluation.store import RunFolder
+from benchmarks.files import bytes_in
 from benchmarks.milebench.dataset import Dataset, read_dataset
 from benchmarks.report.groups import Budget, Group, Row
 from benchmarks.report.samples import SampleView, answers_of, image_source, plain_view
@@ -46,7 +46,7 @@ def load_model(group: Group, *, any_size: bool) -> Backbone:
     # What decides the answers is in the configuration; the fields that do not are as the last session had them.
     fields = {**_resolved(run, "model"), **{k: v for k, v in run.configuration["model"].items() if k != "name"}}
     folder = weights_folder(fields)
-    if not any_size and (folder is None or _bytes_in(folder) > _SMALL):
+    if not any_size and (folder is None or bytes_in(folder) > _SMALL):
         raise LookmError("the model has no small weights in a folder here, and was not run again; --heat yes does")
     if folder is not None and run.about.get("weights") not in (None, weights_digest(folder)):
         raise LookmError("the weights on this disk are others than those of the runs")
@@ -153,7 +153,3 @@ def _resolved(run: RunFolder, group: str) -> dict[str, Any]:
         if session.get("resolved", {}).get(group):
             return dict(session["resolved"][group])
     return {}
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
