@@ -13,7 +13,7 @@ from benchmarks.evaluation.store import RunFolder
 from benchmarks.tables.cells import FEWEST_PAIRS, Cell, Runs, printed_difference
 from benchmarks.tables.frame import budget_text, known_datasets, read_frame, run_settings
 from benchmarks.tables.paper import measured_by_others
-from benchmarks.tables.table import ABSENT, Row, Table, Text, percent, signed
+from benchmarks.tables.table import ABSENT, Row, Table, Text, in_percent, percent, signed
 from lookm.errors import LookmError
 from lookm.registry import ready_strategies
 
@@ -207,19 +207,15 @@ def _record(
 ) -> dict[str, Any]:
     """One cell unrounded, shares in %; differences are None where bytes are not equal."""
     cell = part.runs.cells([one for one in part.columns if one.name == column], None, names=[run]).get((run, column))
-
-    def points(value: float | None) -> float | None:
-        return None if value is None else 100 * value
-
     record: dict[str, Any] = {"budget": budget, "strategy": part.variants[run], "run": run, "column": column}
-    record |= {name: points(getattr(cell, name, None)) for name in ("score", "chance", "tokens")}
-    record |= {"bytes": points(getattr(cell, "budget", None)), "bytes_off": points(off)}
+    record |= {name: in_percent(getattr(cell, name, None)) for name in ("score", "chance", "tokens")}
+    record |= {"bytes": in_percent(getattr(cell, "budget", None)), "bytes_off": in_percent(off)}
     record |= {name: getattr(cell, name, None) for name in ("n", "failed")}
     for name, cells in zip(("lookm", "best"), against, strict=True):
         compared = cells.get((run, column))
         interval = compared.interval if compared else None
-        record[f"minus_{name}"] = points(compared.difference if compared else None)
-        record |= {f"{name}_{end}": points(getattr(interval, end, None)) for end in ("low", "high")}
+        record[f"minus_{name}"] = in_percent(compared.difference if compared else None)
+        record |= {f"{name}_{end}": in_percent(getattr(interval, end, None)) for end in ("low", "high")}
     return record
 
 

@@ -10,7 +10,7 @@ from benchmarks.tables.cells import FEWEST_PAIRS, LEVEL, RESAMPLES, Cell, printe
 from benchmarks.tables.experiments import Row as ExperimentRow
 from benchmarks.tables.frame import budget_text
 from benchmarks.tables.reproduction import ALL, Reproduction
-from benchmarks.tables.table import ABSENT, Row, Table, Text, percent, signed
+from benchmarks.tables.table import ABSENT, Row, Table, Text, in_percent, percent, signed
 
 UP, DOWN, PARTIAL = "▲", "▼", "°"
 _MEANS = {
@@ -254,34 +254,28 @@ def _record(result: Reproduction, row: ExperimentRow, name: str) -> dict[str, An
     if cell is not None and paper is not None and result.protocol == "official":
         against_paper = 100 * cell.score - paper
 
-    def of(name: str) -> Any:
-        return getattr(cell, name, None)
+    def shares(**fields: str) -> dict[str, float | None]:
+        return {name: in_percent(getattr(cell, field, None)) for name, field in fields.items()}
 
-    def points(share: float | None) -> float | None:
-        return None if share is None else 100 * share
+    def plain(*names: str) -> dict[str, Any]:
+        return {name: getattr(cell, name, None) for name in names}
 
     return {
         **{"experiment": experiment.name, "model": experiment.model, "benchmark": experiment.benchmark.name},
-        **{"samples": result.samples, "protocol": result.protocol, "strategy": row.strategy},
-        **{
-            "alpha1": row.alpha1,
-            "alpha2": row.alpha2,
-            "budget": row.budget,
-            "semantics": row.semantics,
-            "column": name,
-        },
+        **{"samples": result.samples, "protocol": result.protocol},
+        **{name: getattr(row, name) for name in ("strategy", "alpha1", "alpha2", "budget", "semantics")},
+        "column": name,
         "status": "missing" if cell is None else "partial" if result.is_partial(row, column) else "complete",
-        **{"n": of("n"), "failed": of("failed"), "lost_images": of("lost_images")},
-        **{"score": points(of("score")), "chance": points(of("chance")), "paper": paper},
-        **{"minus_paper": against_paper, "minus_full": points(of("difference"))},
-        **{"low": points(getattr(interval, "low", None)), "high": points(getattr(interval, "high", None))},
+        **plain("n", "failed", "lost_images"),
+        **shares(score="score", chance="chance"),
+        **{"paper": paper, "minus_paper": against_paper},
+        **shares(minus_full="difference"),
+        **{end: in_percent(getattr(interval, end, None)) for end in ("low", "high")},
         "excludes_zero": None if interval is None else bool(interval.direction),
-        "paired": of("paired") or None,
-        **{
-            "realised_budget": points(of("budget")),
-            "kept_tokens": points(of("tokens")),
-            "kept_bytes": of("kept_bytes"),
-        },
-        **{"changed_answers": points(of("changed")), "first_change": of("first_change")},
+        "paired": (cell and cell.paired) or None,
+        **shares(realised_budget="budget", kept_tokens="tokens"),
+        **plain("kept_bytes"),
+        **shares(changed_answers="changed"),
+        **plain("first_change"),
         "command": experiment.command([row]) if cell is None else None,
     }

@@ -61,6 +61,11 @@ def percent(share: float | None) -> str:
     return ABSENT if share is None or share != share else f"{100 * share + 0.0:.1f}"
 
 
+def in_percent(share: float | None) -> float | None:
+    """A share in [0, 1] as a percentage, unrounded."""
+    return None if share is None else 100 * share
+
+
 def signed(points: float | None, *, end: bool = False) -> str:
     """A difference in points with its sign and one decimal; zero has none.
 
