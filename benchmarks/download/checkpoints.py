@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -87,12 +87,9 @@ def select_files(name: str, files: Iterable[RemoteFile], *, bin_weights: bool) -
             f"{name} has its weights only as .bin files, which are pickles; --bin-weights fetches them, and "
             "model.bin_weights=true reads them (tensors only)"
         )
-    return [file for file in files if _belongs(PurePosixPath(file.name), (*_SMALL, _WEIGHTS[bin_weights]))]
-
-
-def _belongs(path: PurePosixPath, suffixes: Collection[str]) -> bool:
-    """Only what lies at the top: folders hold training states and other formats."""
-    return path.suffix in suffixes and len(path.parts) == 1 and path.name != "training_args.bin"
+    wanted = (*_SMALL, _WEIGHTS[bin_weights])
+    at_the_top = [file for file in files if "/" not in file.name]  # folders hold training states and other formats
+    return [file for file in at_the_top if file.name.endswith(wanted) and file.name != "training_args.bin"]
 
 
 def _check(folder: Path, files: Iterable[RemoteFile]) -> None:

@@ -59,7 +59,7 @@ def _fault(strategy: Strategy, record: SampleRecord) -> str:
     length, kept = record.prompt_tokens, record.kept_tokens
     if length < 1 or not kept or record.image_tokens > length:
         return f"{length} prompt tokens, {record.image_tokens} image tokens and {len(kept)} layers are recorded"
-    low, high = _promise(strategy, record)
+    low, high = promised_range(strategy, length, record.image_tokens)
     promise = f"{low}" if low == high else f"{low} to {high}"
     if strategy.divides_budget and (max(kept) > length or not low <= round(fmean(kept), 6) <= high):
         return f"the layers kept {fmean(kept):.2f} of {length} tokens on their mean, {strategy.name} promises {promise}"
@@ -105,10 +105,6 @@ def _offsets(strategy: Strategy, record: SampleRecord) -> int:
     noted = strategy.noted_bytes * fmean(record.kept_tokens) / record.prompt_tokens * record.full_bytes / smallest
     offsets = HEAD_OFFSETS * len(record.kept_tokens) if strategy.ragged_heads or strategy.noted_bytes else 0
     return offsets + round(noted)
-
-
-def _promise(strategy: Strategy, record: SampleRecord) -> tuple[int, int]:
-    return promised_range(strategy, record.prompt_tokens, record.image_tokens)
 
 
 @lru_cache(maxsize=4096)

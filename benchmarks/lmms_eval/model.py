@@ -89,8 +89,9 @@ class LookM(lmms):
             groups["model"]["batch_size"] = int(str(batch_size))
         self.strategy = load_strategy(strategy, **groups["strategy"])  # before the weights: it is read faster
         self._join_processes()
-        device = f"cuda:{self._rank}" if self._world_size > 1 and self._cuda() else device or "auto"
-        self.backbone = load_model(model, device=device, dtype=dtype, **groups["model"])
+        if self._world_size > 1 and self.accelerator.device.type == "cuda":
+            device = f"cuda:{self._rank}"
+        self.backbone = load_model(model, device=device or "auto", dtype=dtype, **groups["model"])
         self.max_num_frames = int(max_num_frames)
 
     def _join_processes(self) -> None:
@@ -101,9 +102,6 @@ class LookM(lmms):
         if accelerator.num_processes > 1:
             self.accelerator = accelerator
             self._rank, self._world_size = accelerator.local_process_index, accelerator.num_processes
-
-    def _cuda(self) -> bool:
-        return self.accelerator.device.type == "cuda"
 
     @property
     def device(self) -> Any:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pandas
 
 ALL = "all samples"
-SPLITS = ("truncation", "images")
 LEVELS = {"Few": "fewer than 6 images", "Medium": "6 to 31 images", "Many": "more than 31 images"}
 
 
