@@ -70,6 +70,12 @@ class RunFolder:
         return configuration if isinstance(configuration, dict) else {}
 
     @property
+    def resolved(self) -> dict[str, Any]:
+        """The whole configuration of the last session that tells it, folders and devices included; empty without."""
+        sessions = [session for session in self._about.get("sessions") or [] if session.get("resolved")]
+        return dict(sessions[-1]["resolved"]) if sessions else {}
+
+    @property
     def datasets(self) -> tuple[str, ...]:
         """Datasets with samples, in the benchmark's order where `run.json` says it."""
         names = {path.parent.name for path in self.path.glob("*/samples*.jsonl")}

@@ -44,7 +44,7 @@ def load_model(group: Group, *, any_size: bool) -> Backbone:
         logging.disable_progress_bar()
     run = group.rows[0].run
     # What decides the answers is in the configuration; the fields that do not are as the last session had them.
-    fields = {**_resolved(run, "model"), **{k: v for k, v in run.configuration["model"].items() if k != "name"}}
+    fields = {**run.resolved.get("model", {}), **{k: v for k, v in run.configuration["model"].items() if k != "name"}}
     folder = weights_folder(fields)
     if not any_size and (folder is None or bytes_in(folder) > _SMALL):
         raise LookmError("the model has no small weights in a folder here, and was not run again; --heat yes does")
@@ -126,7 +126,7 @@ def kept_data(name: str, kept: KeptPositions) -> dict[str, Any]:
 
 def benchmark_of(run: RunFolder) -> Benchmark | None:
     """The benchmark that was run, where its last session found it; None where that is not known any more."""
-    root = _resolved(run, "benchmark").get("root")
+    root = run.resolved.get("benchmark", {}).get("root")
     if root is None:
         return None
     fields = {key: value for key, value in run.configuration["benchmark"].items() if key != "name"}
@@ -145,11 +145,3 @@ def _read(benchmark: Benchmark | None, dataset: str, sample_id: str, digest: str
     if data.digests.get(sample_id) != digest:
         raise LookmError(f"sample {sample_id} of {dataset} is not any more what the runs were asked")
     return data
-
-
-def _resolved(run: RunFolder, group: str) -> dict[str, Any]:
-    """A group of the configuration as the last session that tells of it had it, folders and devices included."""
-    for session in reversed(run.about.get("sessions", [])):
-        if session.get("resolved", {}).get(group):
-            return dict(session["resolved"][group])
-    return {}

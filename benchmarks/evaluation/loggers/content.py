@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from benchmarks.evaluation.cells import Totals
 from benchmarks.evaluation.records import SampleRecord
@@ -58,15 +57,9 @@ def dataset_numbers(folder: RunFolder, name: str) -> dict[str, float]:
     return numbers(task_totals(recorded_results(folder, [name]))[1], f"dataset/{name}")
 
 
-def configuration(folder: RunFolder) -> dict[str, Any]:
-    """The whole configuration of a run's last session."""
-    sessions = folder.about.get("sessions") or [{}]
-    return dict(sessions[-1].get("resolved") or {})
-
-
 def image_root(folder: RunFolder) -> Path | None:
     """Where the last session found the benchmark's images."""
-    root = (configuration(folder).get("benchmark") or {}).get("root")
+    root = (folder.resolved.get("benchmark") or {}).get("root")
     return None if root is None else Path(root)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from benchmarks.evaluation.loggers import Logger
-from benchmarks.evaluation.loggers.content import configuration, dataset_numbers, logged_samples, run_numbers
+from benchmarks.evaluation.loggers.content import dataset_numbers, logged_samples, run_numbers
 from lookm.errors import check_whole_number
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class TensorboardLogger(Logger):
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(self._dir / folder.name))
-        self._writer.add_text("configuration", _indented(yaml.safe_dump(configuration(folder), sort_keys=False)))
+        self._writer.add_text("configuration", _indented(yaml.safe_dump(folder.resolved, sort_keys=False)))
 
     def dataset_done(self, folder: RunFolder, dataset: str) -> None:
         self._add(dataset_numbers(folder, dataset))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.evaluation.loggers import GROUP_VARIABLE, Logger
 from benchmarks.evaluation.loggers.content import (
     LoggedSample,
-    configuration,
     dataset_numbers,
     image_root,
     logged_samples,
@@ -81,7 +80,7 @@ class WandbLogger(Logger):
             id=hashlib.sha256(str(folder.path.resolve()).encode()).hexdigest()[:16],
             resume="allow" if self._mode == "online" else None,
             name=folder.name,
-            config={**configuration(folder), "run": folder.name, "identity": dict(folder.configuration)},
+            config={**folder.resolved, "run": folder.name, "identity": dict(folder.configuration)},
             tags=names,
             dir=str(self._dir),
             mode="online" if self._mode == "online" else "offline",
