@@ -49,7 +49,8 @@ _HOW = """
 
 - **Seeing.** Vision tower and projector learn first and alone. The words' embeddings stand still, and every image token
   shall become the sum of the embeddings of the words for its picture, and of the place of each disc along fixed random
-  directions. The decoder then reads a picture as it reads words; tower and projector stay as they are from there on.
+  directions. The decoder then reads a picture as it reads words. Handwritten digits are what is learnt last: once the
+  decoder can read, tower and projector learn them again, by the embeddings as they are then.
 - **Retrieval.** One head of layer 0 begins by looking at the token before, four key heads behind it by comparing words
   with what it writes and with what tokens are, and copying what they find (`give_circuits` in `families.py`).
 - **Length.** The decoder first reads one token for each picture, the mean of its {tokens}, and only then all of them.

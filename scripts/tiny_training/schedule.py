@@ -54,7 +54,9 @@ CURRICULUM: tuple[Stage, ...] = (
     # The rate would halve in 2,000 steps.
     Stage("glance", 1200, 4, 12, 16, tokens=2_000, choices=0.15, shares=SLOW, rate=1e-3, final_rate=1e-3 * 0.5**0.6),
     Stage("glance far", 200, 8, 40, 16, tokens=2_000, choices=0.15, shares=SLOW, rate=6e-4, final_rate=5e-4),
-    Stage("read", 400, 8, 40, choices=0.4, single=0.3, first=0.4, shares=SLOW, rate=5e-4, final_rate=1e-4),
+    # As if 400 steps led to 1e-4.
+    Stage("read", 290, 8, 40, choices=0.4, single=0.3, first=0.4, shares=SLOW, rate=5e-4, final_rate=5e-4 * 0.2**0.725),
+    Stage("see again", 1500, tokens=128, shares={}, rate=1e-3, final_rate=5e-5),
     Stage("settle", 300, 8, 40, choices=0.6, single=0.5, first=0.5, shares=LATE, rate=3e-4, final_rate=2e-5),
 )
 
