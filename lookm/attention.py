@@ -48,8 +48,6 @@ def look_once_attention(
         value: (B, Hkv, held, Dv).
         attention_mask: as of `look_once_mask`.
         scaling: factor on Q Kᵀ.
-        dropout: 0 outside training.
-        **kwargs: what the model passes besides.
 
     Returns:
         The output (B, n, Hq, Dv), and None for the attention weights where the layer is compressed.

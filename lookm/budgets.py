@@ -53,8 +53,6 @@ def apportion(weights: Sequence[float], total: int, lowest: int, highest: int) -
     Args:
         weights: not negative, one a layer.
         total: from len(weights) · lowest to len(weights) · highest.
-        lowest: of each.
-        highest: of each.
     """
     shares = [0.0] * len(weights)
     free = set(range(len(weights)))

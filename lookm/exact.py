@@ -59,7 +59,6 @@ class RealSoftmax:
         Args:
             queries: (Hq, L, D), after the rotary embedding, any floating dtype; products and sums are float32.
             keys: (Hkv, L, D); Hq is a multiple of Hkv.
-            needs: the sums to make.
             scaling: factor on Q Kᵀ.
 
         Raises:

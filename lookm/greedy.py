@@ -32,7 +32,6 @@ class GreedyChoice:
     Args:
         processors: as `generate` prepared them.
         prompt_ids: (R, L) int64, the rows' prompts, padding included.
-        max_new_tokens: longest answer.
         min_new_tokens: shortest answer; from then on a processor that only sees to it is left out.
     """
 
@@ -82,12 +81,7 @@ class GreedyChoice:
 
 
 class Answers:
-    """The tokens of rows that leave the batch when they end.
-
-    Args:
-        rows: how many.
-        ends: tokens that end an answer.
-    """
+    """The tokens of rows that leave the batch when they end."""
 
     def __init__(self, rows: int, ends: Collection[int]) -> None:
         self.tokens: list[list[int]] = [[] for _ in range(rows)]

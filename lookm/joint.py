@@ -65,10 +65,6 @@ class Group:
     """Strategies whose caches fit into memory together, or one that is decoded by itself.
 
     Args:
-        strategies: of the group.
-        prompt: the prompt batch.
-        config: of the model.
-        limits: of the answers.
         questions: read after the prompts were compressed; None: the prompts end with them.
     """
 

@@ -49,9 +49,7 @@ def kept_positions(
     """Encode one prompt once and see what each strategy keeps of it.
 
     Args:
-        model: as for `look_once`.
         inputs: what `generate` would get, with `input_ids` (1, L).
-        strategies: any number of strategies.
 
     Returns:
         One result a strategy, in their order.
@@ -115,7 +113,6 @@ def image_spans(is_image: Tensor, n_images: int) -> list[range]:
 
     Args:
         is_image: (L,) bool.
-        n_images: how many images the prompt has.
 
     Raises:
         LookmError: if the image tokens cannot be divided among so many images.

@@ -60,9 +60,6 @@ def draw_kept(
 
     Args:
         tokens: the text of each of the prompt's tokens, such as `token_texts` makes them.
-        images: in their order.
-        kept: what each strategy kept of the prompt.
-        title: above all.
         layer: one layer; None sums up all of them.
 
     Raises:

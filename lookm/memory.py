@@ -20,12 +20,7 @@ def head_size(config: PretrainedConfig) -> int:
 
 
 def cache_token_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int:
-    """Bytes of one token's keys and values in all layers.
-
-    Args:
-        config: of the model, vision-language or text.
-        dtype: of the cache.
-    """
+    """Bytes of one token's keys and values in all layers."""
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     return 2 * heads * head_size(config) * text.num_hidden_layers * dtype.itemsize
@@ -41,9 +36,6 @@ def estimate_bytes(
     """Bytes that each strategy's rows take in the joint decode batch, padding inside buckets not counted.
 
     Args:
-        config: of the model.
-        dtype: of the cache.
-        strategies: of the sweep.
         row_is_image: for each prompt of the batch (L,) bool.
         max_new_tokens: longest answer; all its slots are allocated beforehand.
 

@@ -135,8 +135,6 @@ def sum_evicted(keys: Tensor, values: Tensor, matches: Matches, n_kept: int, *, 
     Args:
         keys: (H, L, D).
         values: (H, L, Dv).
-        matches: which token goes where.
-        n_kept: kept tokens K.
         weighted: whether each token enters times its similarity (Eq. 12).
     """
     heads = keys.shape[0]

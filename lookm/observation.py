@@ -22,7 +22,6 @@ def observe_prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor], observ
     The model is as before afterwards, also after an exception.
 
     Args:
-        model: as for `look_once`.
         inputs: what `generate` would get, with `input_ids` (1, L); padding on the left is left out.
         observe: called once a layer, in order.
 

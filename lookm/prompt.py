@@ -121,8 +121,6 @@ def padding_of(attention_mask: Tensor | None, new: int, seen: int) -> Tensor | N
 
     Args:
         attention_mask: (B, new) or (B, seen + new), 1 for tokens and 0 for padding; or None.
-        new: how many tokens.
-        seen: how many came before them.
 
     Raises:
         LookmError: for a mask of another shape.

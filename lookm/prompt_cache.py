@@ -68,7 +68,6 @@ class PromptCache(Cache, ABC):
         """Each row of a layer whose attention has just been computed, as strategies read it.
 
         Args:
-            layer_index: which layer.
             queries: (B, Hq, L, D), after the rotary embedding.
             scaling: factor on Q Kᵀ.
             log_sum_exp: (B, Hq, L) float32 of the attention kernel, or None.
@@ -176,7 +175,6 @@ class PromptCache(Cache, ABC):
 
         Args:
             module: the attention layer.
-            layer_index: its place.
             query: (B, Hq, n, D), after the rotary embedding.
             key: (B, Hkv, held, D), as the layer's `update` returned it.
             value: (B, Hkv, held, Dv), likewise.

@@ -102,8 +102,6 @@ class Session:
 
         Args:
             inputs: what `generate` was given, one prompt.
-            tokenizer: of the model.
-            images: the prompt's images, in their order.
             layer: one layer, from 0; None sums up all of them.
 
         Raises:
@@ -126,11 +124,6 @@ class Session:
 
     def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call a function in the block's context, from any thread; leaving the block waits for it.
-
-        Args:
-            function: what to call.
-            *args: its arguments.
-            **kwargs: its keyword arguments.
 
         Raises:
             LookmError: if the block has been left.

@@ -19,7 +19,6 @@ def read_questions(
     """Let every row read its question after its compressed context.
 
     Args:
-        model: with the sweep's attention.
         cache: filled by the contexts, then asked: it has a row for each question and strategy.
         ids: (R, Q) int64, padded on the left.
         padding: (R, Q) bool.
@@ -54,9 +53,7 @@ class DecodeStep:
     """Calls the model for one token a row; where to write and read is known on the host.
 
     Args:
-        model: with the sweep's attention.
         cache: filled by the prompts.
-        choice: of the next tokens.
         tokens: the last tokens (R,) int64.
         positions: the last positions (…, R, 1) int64, or None if the model counts for itself.
     """

@@ -34,7 +34,6 @@ def attention_with_statistics(
         queries: (Hq, L, D), after the rotary embedding.
         keys: (Hkv, L, D); Hq is a multiple of Hkv.
         values: (Hkv, L, Dv).
-        needs: the sums to make.
         scaling: factor on Q Kᵀ, by default 1 / √D.
         rows: queries of one head at a time, by default as many as stay in the cache.
 
