@@ -153,10 +153,6 @@ class ActiveRun:
         self.folder.append(dataset, missed)
         return len(missed)
 
-    def absorb(self) -> None:
-        """Takes over what other processes have computed for this one."""
-        self.folder.absorb()
-
     def finish_dataset(self, dataset: Dataset) -> None:
         """Writes the result files of a dataset of which something was computed."""
         if self.pending[dataset.name]:

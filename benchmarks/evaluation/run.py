@@ -197,7 +197,7 @@ def _gather(runs: Sequence[ActiveRun], stage: Stage, interruption: Interruption)
             with suppress(LookmError):  # one that is still in its last batch: the next call takes it over
                 run.folder.absorb()
         else:
-            run.attempt(ActiveRun.absorb)
+            run.attempt(lambda run: run.folder.absorb())
     for dataset in runs[0].datasets:
         for run in runs:
             run.attempt(partial(ActiveRun.finish_dataset, dataset=dataset))

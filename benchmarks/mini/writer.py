@@ -6,9 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -118,20 +116,15 @@ def write_mini(parent: Path, settings: MiniSettings) -> Path:
         manifest = {"version": VERSION, "settings": settings.recorded, "annotations": digests}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         temporary.chmod(0o755)
-        publish(temporary, folder, settings)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            check_written(folder, settings)  # another process was faster with the same data
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
-
-
-def publish(temporary: Path, folder: Path, settings: MiniSettings) -> None:
-    """Give the finished folder its name; another process may have been faster with the same data."""
-    try:
-        temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        check_written(folder, settings)
 
 
 def check_written(folder: Path, settings: MiniSettings) -> None:
@@ -186,7 +179,7 @@ def annotation_entry(sample: Sample, sample_id: int, place: Place = "last", numb
     context = slice(0, shared) if place == "last" else slice(own, None)
     names[context] = [f"{first}_{n}.png" for n in range(1, images + 1)][context]
     instance: dict[str, Any] = {
-        "context": numbered(sample.prompt(question, place, with_choices=False), count(1)),
+        "context": numbered(sample.prompt(question, place, with_choices=False)),
         "images_path": names,
     }
     if question.choices:
@@ -200,10 +193,10 @@ def annotation_entry(sample: Sample, sample_id: int, place: Place = "last", numb
     }
 
 
-def numbered(text: str, numbers: Iterator[int]) -> str:
+def numbered(text: str) -> str:
     """The text with MileBench's placeholders: `{image#1}`, `{image#2}` …"""
     first, *rest = text.split(IMAGE)
-    return first + "".join(f"{{image#{next(numbers)}}}{piece}" for piece in rest)
+    return first + "".join(f"{{image#{number}}}{piece}" for number, piece in enumerate(rest, start=1))
 
 
 def sha256(content: bytes) -> str:
