@@ -31,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise LookmError(f"--write needs a pred.json to write beside; {options.results} is not one")
     scored = [score_case(case, options.protocol) for case in cases]
     if options.write:
-        _write_evaluations(cases, scored)
+        for case, entry in zip(cases, scored, strict=True):
+            assert case.folder is not None
+            official = entry.get("official") or score_predictions(case.dataset, case.annotation, case.predictions)
+            write_evaluation(case.folder, official)
     if options.json is not None:
         with writing(options.json, "--json"):
             write_json(options.json, scored)
@@ -103,13 +106,6 @@ def _warnings(scored: Sequence[dict[str, Any]]) -> list[str]:
                 "and are scored against theirs, as in MileBench; is it the right annotation?"
             )
     return lines
-
-
-def _write_evaluations(cases: Sequence[Case], scored: Sequence[dict[str, Any]]) -> None:
-    for case, entry in zip(cases, scored, strict=True):
-        if case.folder is not None:
-            official = entry.get("official") or score_predictions(case.dataset, case.annotation, case.predictions)
-            write_evaluation(case.folder, official)
 
 
 if __name__ == "__main__":

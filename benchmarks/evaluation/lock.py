@@ -12,7 +12,6 @@ file of a dead holder is removed here, and whoever creates it next waits for a m
 from __future__ import annotations
 
 import errno
-import json
 import os
 import socket
 import sys
@@ -24,7 +23,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
-from benchmarks.files import read_json, write_text, writing
+from benchmarks.files import read_json, write_json, writing
 from lookm.errors import LookmError
 
 BEAT = 10.0
@@ -116,7 +115,9 @@ class Lock:
                 taken = _acquire(self._lease) or self._take_over()
                 if taken:
                     self._since = time.monotonic()
-                    write_text(self._holder_file, _this_process())
+                    since = datetime.now(UTC).isoformat(timespec="seconds")
+                    holder = {"pid": os.getpid(), "host": socket.gethostname(), "boot": _boot(), "since": since}
+                    write_json(self._holder_file, holder, indent=None)
             finally:
                 if not self._lease.is_locked:
                     self._system.release()
@@ -189,12 +190,6 @@ def _last_beat(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
-
-
-def _this_process() -> str:
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "boot": _boot(), "since": since}
-    return json.dumps(holder) + "\n"
 
 
 def _boot() -> str:

@@ -125,8 +125,10 @@ def read_dataset(
     samples = {str(data[position]["sample_id"]): data[position] for position in positions}
     starts: dict[str, int] = {}
     if asked_later:
-        found = {name: _question_start(info, sample) for name, sample in samples.items()}
-        starts = {name: start for name, start in found.items() if start is not None}
+        for name, sample in samples.items():
+            instance = sample["task_instance"]
+            start = info.question_start(instance["context"], choices=bool(instance.get("choice_list")))
+            starts |= {} if start is None else {name: start}
         samples = {name: samples[name] for name in starts}
     digests = {
         name: sample_digest(sample, instructions[sample["task_instruction_id"]], folder / "images")
@@ -143,11 +145,6 @@ def read_dataset(
         question_starts=starts,
         left_out=len(positions) - len(samples),
     )
-
-
-def _question_start(info: DatasetInfo, sample: Mapping[str, Any]) -> int | None:
-    instance = sample["task_instance"]
-    return info.question_start(instance["context"], choices=bool(instance.get("choice_list")))
 
 
 def sample_digest(sample: Mapping[str, Any], instruction: str, image_dir: Path) -> str:
