@@ -42,17 +42,14 @@ def equal_bytes(options: argparse.Namespace) -> None:
         LookmError: wrong input, no runs with a `budget=`, or runs that must not stand in one figure.
     """
     from benchmarks.tables.curves import save_figure
+    from benchmarks.tables.pareto import asked_caption, draw_asked, draw_pareto, pareto_caption
 
     if options.x or options.overrides:
         raise LookmError(f"{options.figure} is drawn at equal bytes: leave out --x; --where chooses runs, not --set")
     if options.figure == "pareto":
-        from benchmarks.tables.pareto import draw_pareto, pareto_caption
-
         part = read_equal_bytes(options)
         figure, text = draw_pareto(part), pareto_caption(part)
     else:
-        from benchmarks.tables.asked import asked_caption, draw_asked
-
         part, unseen = (read_equal_bytes(options, question=question) for question in ("seen", "unseen"))
         figure, text = draw_asked(part, unseen), asked_caption(part, unseen)
     name = f"{options.figure}-{options.model}-{part.benchmark}"

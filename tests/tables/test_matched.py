@@ -15,11 +15,10 @@ from benchmarks.composition import compose_jobs
 from benchmarks.evaluation.store import find_runs
 from benchmarks.tables import cells as cells_module
 from benchmarks.tables import matched as matched_module
-from benchmarks.tables.asked import slopes_at
 from benchmarks.tables.curves import save_figure
 from benchmarks.tables.matched import EqualBytes, equal_bytes, matched_table, others_table
 from benchmarks.tables.paper import measured_by_others
-from benchmarks.tables.pareto import draw_pareto, method_points, pareto_caption, pareto_front, spread
+from benchmarks.tables.pareto import draw_pareto, method_points, pareto_caption, pareto_front, slopes_at, spread
 from benchmarks.tables.table import as_csv, as_text, text_of
 from lookm.errors import LookmError
 from lookm.registry import ready_strategies
