@@ -33,6 +33,8 @@ class Prompt:
     tail: int = 0
     """Tokens that come in the same pass and are no part of the prompt: they are read after its compression."""
     token_ids: Tensor | None = None
+    tail_images: tuple[int, ...] = ()
+    """Image tokens of each row's tail."""
 
     @property
     def length(self) -> int:
@@ -113,6 +115,7 @@ def read_prompt(
         is_image[:, :length],
         tail,
         None if input_ids is None else input_ids[:, :length],
+        tuple(is_image[:, length:].sum(1).tolist()) if tail else (),
     )
 
 

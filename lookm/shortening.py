@@ -142,17 +142,19 @@ class Shortening:
         """Shorten a prompt that is about to enter the decoder; beams' rows stand beside each other, and are alike."""
         is_image, stays = cache.prompt.is_image, torch.ones_like(cache.prompt.is_image)
         counts = is_image.sum(1).tolist()
+        # Pictures of questions that come later went through the tower, too, but stay whole.
+        whole = [a + b for a, b in zip(counts, cache.prompt.tail_images or [0] * len(counts), strict=True)]
         going_on, tokens.going_on = tokens.going_on, None
         seen = 0 if going_on is None else going_on.numel()
-        beams = max(1, sum(counts) // max(1, seen))
-        if sum(counts[::beams]) != seen:
+        beams = max(1, sum(whole) // max(1, seen))
+        if sum(whole[::beams]) != seen:
             raise LookmError(
-                f"{self.strategy.name} saw {seen} image tokens leave the vision tower for a prompt of {sum(counts)}; "
+                f"{self.strategy.name} saw {seen} image tokens leave the vision tower for a prompt of {sum(whole)}; "
                 "encode images and prompt in one call"
             )
         if going_on is not None:
-            parts = going_on.to(stays.device).split(counts[::beams])
-            stays[is_image] = torch.cat([part for part in parts for _ in range(beams)])
+            parts = zip(going_on.to(stays.device).split(whole[::beams]), counts[::beams], strict=True)
+            stays[is_image] = torch.cat([part[:count] for part, count in parts for _ in range(beams)])
         cache.shorten([row[start:].nonzero()[:, 0] for row, start in zip(stays, cache.prompt.starts, strict=True)])
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:

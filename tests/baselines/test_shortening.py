@@ -261,6 +261,23 @@ def test_a_question_that_comes_later_goes_on_whole(name: str) -> None:
             assert apart[0, -NEW:].equal(together[row, -NEW:])
 
 
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_picture_of_a_later_question_goes_on_whole(name: str) -> None:
+    model, strategy = built("llava"), load_strategy(name)
+    rows = [prompt("llava", (12 + n, 9, 7), seed=n) for n in (0, 4)]
+    batch = left_padded(rows)
+    image = int((rows[0]["input_ids"] == model.config.image_token_id).sum()) // 2
+    with look_once(model, strategy) as session:
+        session.question_tokens = image + 7
+        model(**batch, use_cache=True)
+        kept = session.report().kept_tokens
+        session.question_tokens = 0
+        for row, inputs in enumerate(rows):
+            context = {key: value[:, : -image - 7] if value.ndim == 2 else value[:1] for key, value in inputs.items()}
+            model(**context, use_cache=True)
+            assert [layer[row] for layer in kept] == [layer[0] for layer in session.report().kept_tokens]
+
+
 def test_what_cannot_be_shortened_is_refused_in_one_line() -> None:
     with pytest.raises(LookmError, match=r"llava|CLIP"), look_once(built("qwen2_5_vl"), "prumerge"):
         pass
