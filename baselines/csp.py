@@ -27,6 +27,7 @@ class Csp(Strategy):
         n: added to the softmax's denominator; 0 is the plain softmax.
     """
 
+    heads_apart: ClassVar[bool] = True
     compresses_text_only: ClassVar[bool] = True
 
     cross: float = 0.5

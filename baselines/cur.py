@@ -1,6 +1,7 @@
 """CurDKV (arXiv 2509.15038), as in kvpress: leverage scores of keys and values in blocks. No attention is read."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +17,8 @@ class Cur(ScoreStrategy):
     Attributes:
         block: tokens of a block; the last block of a prompt may be shorter.
     """
+
+    heads_apart: ClassVar[bool] = True
 
     sinks: int = 4
     block: int = 16

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from lookm.ranking import ScoreStrategy, TextPrior
 @dataclass(frozen=True, kw_only=True)
 class Even(ScoreStrategy):
     """Keep a small recent window, the text, and evenly spaced image tokens; all tokens alike without a text prior."""
+
+    heads_apart: ClassVar[bool] = True
 
     text_prior: TextPrior = "strict"
     recent: int = 4

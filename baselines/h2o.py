@@ -19,6 +19,7 @@ from lookm.strategy import Strategy
 class H2O(Strategy):
     """Keep the last M tokens and the N of the others that received the most attention."""
 
+    heads_apart: ClassVar[bool] = True
     compresses_again: ClassVar[bool] = True
 
     def needs(self, is_image: Tensor) -> Needs:

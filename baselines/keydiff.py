@@ -14,6 +14,7 @@ from lookm.ranking import ScoreStrategy
 class KeyDiff(ScoreStrategy):
     """Score −cos(k_j, mean_j k̂_j) with k̂ = k / ‖k‖."""
 
+    heads_apart: ClassVar[bool] = True
     compresses_again: ClassVar[bool] = True
 
     def scores(self, layer: Layer) -> Tensor:

@@ -16,6 +16,7 @@ from lookm.ranking import ScoreStrategy
 class KNorm(ScoreStrategy):
     """Keep the tokens of the shortest keys: score −‖k_j‖."""
 
+    heads_apart: ClassVar[bool] = True
     compresses_again: ClassVar[bool] = True
 
     def scores(self, layer: Layer) -> Tensor:

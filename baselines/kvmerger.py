@@ -31,6 +31,7 @@ class KVMerger(Strategy):
         single: share of the N slots for tokens of the highest column sums, which stay single; below one half.
     """
 
+    heads_apart: ClassVar[bool] = True
     compresses_text_only: ClassVar[bool] = True
 
     sigma: float = 5.0

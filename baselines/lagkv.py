@@ -7,6 +7,7 @@ budget of a short one, so that the lag fits the budget here unless a field fixes
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class LagKV(ScoreStrategy):
     Attributes:
         lag: tokens of a partition; None: min(128, max(8, (M + N) // 4)).
     """
+
+    heads_apart: ClassVar[bool] = True
 
     sinks: int = 4
     lag: int | None = None

@@ -26,6 +26,7 @@ class MadaKV(MadaKVHeads):
     """
 
     divides_budget: ClassVar[bool] = True
+    heads_apart: ClassVar[bool] = False
 
     theta: float = 0.9
 

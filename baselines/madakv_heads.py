@@ -26,6 +26,7 @@ class MadaKVHeads(Strategy):
         recent: last tokens that are always kept.
     """
 
+    heads_apart: ClassVar[bool] = True
     compresses_text_only: ClassVar[bool] = True
 
     window: int = 8

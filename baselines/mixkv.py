@@ -29,6 +29,7 @@ class MixKV(RankedStrategy):
         kernel: width of the pooling over positions, odd.
     """
 
+    heads_apart: ClassVar[bool] = True
     compresses_text_only: ClassVar[bool] = True
 
     window: int | None = None

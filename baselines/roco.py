@@ -5,6 +5,7 @@ divides by L for every key instead of by the queries that see it, which ranks ex
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ class RoCo(Strategy):
     Attributes:
         exempt: share of the N slots given to the highest standard deviation (paper semantics).
     """
+
+    heads_apart: ClassVar[bool] = True
 
     exempt: float = 0.1
 

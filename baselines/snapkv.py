@@ -29,6 +29,7 @@ class SnapKV(Strategy):
         kernel: width of the pooling over positions, odd.
     """
 
+    heads_apart: ClassVar[bool] = True
     compresses_again: ClassVar[bool] = True
 
     compresses_text_only: ClassVar[bool] = True

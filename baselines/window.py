@@ -18,6 +18,7 @@ class Window(ScoreStrategy):
         window: w.
     """
 
+    heads_apart: ClassVar[bool] = True
     compresses_again: ClassVar[bool] = True
 
     recent: int = 8

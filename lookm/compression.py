@@ -23,6 +23,9 @@ from lookm.statistics import Needs
 from lookm.storage.rows import CompressedRow, States
 from lookm.strategy import Choice, Strategy
 
+SHORT_ELEMENTS = 1 << 18
+"""Numbers of a prompt's keys in a layer, at most, for prompts of one layout to be cut together."""
+
 
 def compress(
     queries: Tensor,
@@ -149,6 +152,30 @@ def compress_many(strategies: Sequence[Strategy], layer: Layer) -> list[Compress
         for index, row in zip(members, _compressed([strategies[i] for i in members], layer, choices[key]), strict=True):
             rows[index] = row
     return [row for row in rows if row is not None]
+
+
+def compress_alike(strategies: Sequence[Strategy], layers: Sequence[Layer]) -> list[list[CompressedRow]]:
+    """As `compress_many` for each of several prompts of one layout, with the same results and fewer, larger steps.
+
+    Strategies that keep `heads_apart` see all prompts as one of more heads, where these are short: the time is that of
+    starting operations then.
+
+    Returns:
+        [prompt][strategy].
+    """
+    apart = [n for n, strategy in enumerate(strategies) if strategy.heads_apart and strategy.semantics == "paper"]
+    few = len(layers) == 1 or not apart
+    if few or layers[0].keys.numel() > SHORT_ELEMENTS or any(layer.real is not None for layer in layers):
+        return [compress_many(strategies, layer) for layer in layers]
+    for layer in layers:
+        layer.make_statistics(joined_needs(strategies, layer.is_image))
+    others = [n for n in range(len(strategies)) if n not in apart]
+    rows = [dict(zip(others, compress_many([strategies[n] for n in others], layer), strict=True)) for layer in layers]
+    for n, row in zip(apart, compress_many([strategies[n] for n in apart], Layer.joined(layers)), strict=True):
+        parts = zip(*(states.chunk(len(layers)) for states in (row.keys, row.values, row.positions)), strict=True)
+        for of_prompt, part in zip(rows, parts, strict=True):
+            of_prompt[n] = CompressedRow(*part)
+    return [[of_prompt[n] for n in range(len(strategies))] for of_prompt in rows]
 
 
 def _compressed(strategies: Sequence[Strategy], layer: Layer, choice: Choice) -> list[CompressedRow]:

@@ -1,10 +1,11 @@
 """One prompt in one layer, as strategies read it: states, attention statistics, and what earlier layers left."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from lookm.exact import RealSoftmax
@@ -138,6 +139,20 @@ class Layer:
         head.log_sum_exp = None if self.log_sum_exp is None else self.log_sum_exp[own]
         head.statistics = None if self.statistics is None else self.statistics.of_heads(own)
         return head
+
+    @classmethod
+    def joined(cls, layers: Sequence["Layer"]) -> "Layer":
+        """Prompts of one layout as one with the heads of all; its rotary embedding and token ids are nobody's."""
+        first = layers[0]
+        queries, keys, values = (
+            torch.cat(parts) for parts in zip(*((x.queries, x.keys, x.values) for x in layers), strict=True)
+        )
+        logarithms = [x.log_sum_exp for x in layers if x.log_sum_exp is not None]
+        made = [x.statistics for x in layers if x.statistics is not None]
+        joined = cls(queries, keys, values, first.is_image, first.scaling, index=first.index, n_layers=first.n_layers)
+        joined.log_sum_exp = torch.cat(logarithms) if len(logarithms) == len(layers) else None
+        joined.statistics = Statistics.joined(made) if len(made) == len(layers) else None
+        return joined
 
     def per_kv_head(self, scores: Tensor) -> Tensor:
         """Average the scores of one group's query heads: (Hq, …) → (Hkv, …)."""

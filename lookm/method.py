@@ -27,6 +27,7 @@ class LookM(RankedStrategy):
         merge: "none", "averaged" (Eq. 10), "pivotal" (Eq. 11) or "weighted" (Eq. 12).
     """
 
+    heads_apart: ClassVar[bool] = True
     compresses_again: ClassVar[bool] = True
 
     text_prior: TextPrior = "union"

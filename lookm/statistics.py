@@ -6,7 +6,7 @@ visible, and only sums over the queries are kept, so memory is O(H · L + tile).
 arXiv 2306.14048; SnapKV, arXiv 2404.14469; RoCo, arXiv 2402.06262.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +46,16 @@ class Statistics:
     sums: Tensor | None
     squares: Tensor | None
     windows: dict[int, Tensor]
+
+    @classmethod
+    def joined(cls, parts: Sequence["Statistics"]) -> "Statistics":
+        """Those of several prompts of one length, of which the same sums were made, as those of one with more heads."""
+
+        def cat(sums: Sequence[Tensor | None]) -> Tensor | None:
+            return None if sums[0] is None else torch.cat([made for made in sums if made is not None])
+
+        windows = {w: torch.cat([part.windows[w] for part in parts]) for w in parts[0].windows}
+        return cls(cat([part.sums for part in parts]), cat([part.squares for part in parts]), windows)
 
     def of_heads(self, heads: slice) -> "Statistics":
         """Those of some query heads."""

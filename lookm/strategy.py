@@ -77,6 +77,10 @@ class Strategy(Named, ABC):
     compresses_again: ClassVar[bool] = False
     """Whether it may compress a cache that has grown (`lookm.again`): it reads keys, values and sums of attention."""
 
+    heads_apart: ClassVar[bool] = False
+    """Whether a head's choice and merge read its own queries, keys, values and sums alone, and which tokens are images:
+    a sweep then cuts prompts of one layout together, as the heads of one (under paper semantics)."""
+
     compresses_text_only: ClassVar[bool] = False
     """Whether the released code compresses a prompt without images under this strategy."""
 

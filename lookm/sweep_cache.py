@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from lookm.buckets import Bucket, bucket_cost, decode_rows, divide
-from lookm.compression import compress_many
+from lookm.compression import compress_alike
 from lookm.errors import BudgetError
 from lookm.layer import Layer
 from lookm.prompt import Prompt
@@ -136,6 +136,10 @@ class SweepCache(PromptCache):
         self.sweep_layers = {i: layer for i, layer in enumerate(self.layers) if isinstance(layer, SweepLayer)}
         self.strategies = list(strategies)
         self.rows = decode_rows(strategies, self.row_is_image)
+        layouts: dict[tuple[bool, ...], list[int]] = {}
+        for row, is_image in enumerate(self.row_is_image):
+            layouts.setdefault(tuple(is_image.tolist()), []).append(row)
+        self._alike = list(layouts.values())
         self.new_tokens = new_tokens
         self.compressing = Stopwatch()
         self.prefill_end: Mark | None = None
@@ -199,13 +203,14 @@ class SweepCache(PromptCache):
         assert layer.keys is not None
         assert layer.values is not None
         compressed: list[CompressedRow | None] = [None] * len(self.rows)
-        for prompt_row, full in enumerate(rows):
-            places = [place for place, row in enumerate(self.rows) if row.prompt_row == prompt_row]
-            strategies = [self.strategies[self.rows[place].strategies[0]] for place in places]
-            for place, row in zip(places, compress_many(strategies, full), strict=True):
+        for alike in self._alike:
+            places = [[n for n, row in enumerate(self.rows) if row.prompt_row == prompt] for prompt in alike]
+            strategies = [self.strategies[self.rows[place].strategies[0]] for place in places[0]]
+            made = compress_alike(strategies, [rows[prompt] for prompt in alike])
+            for place, row in zip(chain(*places), chain(*made), strict=True):
                 compressed[place] = row
-        made = [row for row in compressed if row is not None]
-        self._kept[layer_index] = tuple(row.keys.shape[1] for row in made)
+        each = [row for row in compressed if row is not None]
+        self._kept[layer_index] = tuple(row.keys.shape[1] for row in each)
         layer.plan = self._plan(self._kept[layer_index], layer.keys, layer.values)
         layer.shelves = [
             (_shelf(bucket, layer.keys, self.new_tokens), _shelf(bucket, layer.values, self.new_tokens))
@@ -213,7 +218,7 @@ class SweepCache(PromptCache):
         ]
         layer.keys = layer.values = None
         for bucket, shelves in zip(layer.plan.buckets, layer.shelves, strict=True):
-            self._put_away(bucket, shelves, made[bucket.start : bucket.stop])
+            self._put_away(bucket, shelves, each[bucket.start : bucket.stop])
 
     def _put_away(self, bucket: Bucket, shelves: tuple[Tensor, Tensor], compressed: list[CompressedRow]) -> None:
         """Copy a bucket's rows, those of one size at once, to the end of their prompt slots."""

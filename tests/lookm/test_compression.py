@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from baselines.h2o import H2O
 from lookm import Strategy, load_strategy
-from lookm.compression import CompressedRow, compress_many
+from lookm.compression import CompressedRow, compress_alike, compress_many
 from lookm.errors import BudgetError
 from lookm.layer import Layer
+from lookm.registry import ready_strategies
 from tests.lookm.layers import budgets, compressed, layers, random_layer
 from tests.lookm.oracle import ROWS, kept_positions, merged
 from tests.lookm.rounding import assert_close, merge_error
@@ -43,6 +45,26 @@ def test_many_at_once_equal_each_alone_bit_for_bit(
     assert len(together) == len(strategies)
     for strategy, row in zip(strategies, together, strict=True):
         assert _equal(row, compressed(strategy, layer)), strategy
+
+
+@pytest.mark.parametrize("semantics", ["paper", "release"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_prompts_of_one_layout_together_equal_each_alone_bit_for_bit(semantics: str, dtype: torch.dtype) -> None:
+    strategies = [load_strategy(name, semantics=semantics) for name in ready_strategies()]
+    strategies = [one for one in strategies if one.joins_sweeps and not one.shortens_prompt]
+    for runs, length in (([12, 40, 8, 20], 90), ([], 37), ([4, 100, 30], 156)):
+        prompts = [random_layer(length, groups=2, runs=runs, seed=seed) for seed in range(3)]
+        alike = [Layer(*(x.to(dtype) for x in (p.queries, p.keys, p.values)), p.is_image) for p in prompts]
+        for layer, rows in zip(alike, compress_alike(strategies, alike), strict=True):
+            for strategy, row in zip(strategies, rows, strict=True):
+                assert _equal(row, compressed(strategy, layer)), strategy
+
+
+def test_a_strategy_of_heads_apart_chooses_once_for_prompts_of_one_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = Mock(side_effect=H2O.keep, autospec=True)
+    monkeypatch.setattr(H2O, "keep", lambda self, layer: choose(self, layer))
+    compress_alike([load_strategy("h2o"), load_strategy("tova")], [random_layer(50, seed=n) for n in range(3)])
+    assert choose.call_count == 1
 
 
 @pytest.mark.parametrize("semantics", ["paper", "release"])

@@ -50,7 +50,9 @@ def three_prompts(name: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("semantics", ["paper", "release"])
 def test_every_row_has_the_answers_and_sizes_it_has_alone(name: str, semantics: str) -> None:
-    model, inputs = built(name), three_prompts(name)
+    """The first and the last prompt have one layout, so that their heads are cut together."""
+    prompts = [prompt(name), prompt(name, (5, 20, 3, 8), seed=1), prompt(name, (30,), seed=2), prompt(name, seed=3)]
+    model, inputs = built(name), left_padded(prompts)
     strategies = [load_strategy(row, semantics=semantics) for row in NAMES]
     rows = generate_sweep(model, inputs, strategies, max_new_tokens=12, pad_token_id=0)
     assert [row.strategy for row in rows] == strategies
