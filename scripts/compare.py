@@ -129,10 +129,7 @@ def _differences(one: RunFolder, other: RunFolder) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(
-        prog="lookm compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, two by two")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="official", help="whose scores (official)")
     parser.add_argument("--means", action="store_true", help="one line for each pair: the mean over the tasks")

@@ -87,10 +87,7 @@ def draw(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(
-        prog="lookm figure", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(
         parser, "figure", "figure5 (scores over the budget), figure6 (over α1 : α2), pareto (over bytes) or asked"
     )
