@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.guard import guarded
 from lookm.errors import LookmError
 
-from .tables import add_arguments, read_arguments, read_conditions, read_equal_bytes
+from .tables import add_arguments, read_equal_bytes, read_results
 
 OUTPUT = Path("results/figures")
 
@@ -63,17 +63,10 @@ def draw(options: argparse.Namespace) -> None:
         LookmError: wrong input, nothing to draw, or runs that must not stand in one figure.
     """
     from benchmarks.tables.curves import Axis, caption, draw_curves, save_figure
-    from benchmarks.tables.reproduction import reproduce
     from benchmarks.tables.score_table import notes
 
-    experiment, runs = read_arguments(options.figure, options)
-    (result,) = reproduce(
-        experiment,
-        runs,
-        protocol=options.protocol,
-        where=read_conditions(options.where),
-        common=options.common,
-    )
+    (result,) = read_results(options.figure, options)
+    experiment = result.experiment
     alphas = {round((row.alpha1 or 0) + (row.alpha2 or 0), 9) for row in experiment.rows if not row.is_full}
     axis: Axis = options.x or ("split" if len(alphas) == 1 else "nominal")
     figure = draw_curves(result, axis)

@@ -19,16 +19,15 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.guard import guarded
 from benchmarks.milebench import PROTOCOLS
 from lookm.errors import LookmError
 
 if TYPE_CHECKING:
-    from benchmarks.evaluation.store import RunFolder
-    from benchmarks.tables.experiments import Experiment
     from benchmarks.tables.matched import EqualBytes
+    from benchmarks.tables.reproduction import Reproduction
 
 RESULTS = Path("results/runs")
 TINY = ("tiny", "tiny_qwen")  # the models that MileBench-mini was made for
@@ -49,7 +48,6 @@ def table(options: argparse.Namespace) -> None:
         LookmError: wrong input, or runs that must not stand in one table.
     """
     from benchmarks.tables.matched import matched_table, others_table
-    from benchmarks.tables.reproduction import reproduce
     from benchmarks.tables.score_table import compact_table, dataset_table, full_table
     from benchmarks.tables.table import joined, show
 
@@ -61,16 +59,7 @@ def table(options: argparse.Namespace) -> None:
         part = read_equal_bytes(options)
         tables = [*(matched_table(part, budget) for budget in part.budgets), others_table()]
     else:
-        experiment, runs = read_arguments(options.table, options)
-        results = reproduce(
-            experiment,
-            runs,
-            protocol=options.protocol,
-            where=read_conditions(options.where),
-            common=options.common,
-            split=options.split,
-            by_dataset=options.by == "dataset",
-        )
+        results = read_results(options.table, options, split=options.split, by_dataset=options.by == "dataset")
         make = dataset_table if options.by == "dataset" else compact_table if options.compact else full_table
         tables = [make(result) for result in results]
     if options.format != "text":
@@ -131,14 +120,15 @@ def add_arguments(parser: argparse.ArgumentParser, name: str, text: str) -> None
     )
 
 
-def read_arguments(name: str, options: argparse.Namespace) -> tuple[Experiment, list[RunFolder]]:
-    """The experiment that was asked for, and all runs to look for its rows in.
+def read_results(name: str, options: argparse.Namespace, **form: Any) -> list[Reproduction]:
+    """The experiment that was asked for, filled with the runs there are; `form` as of `reproduce`.
 
     Raises:
-        LookmError: no such experiment, model or folder.
+        LookmError: no such experiment, model or folder, or runs that must not stand in one table.
     """
     from benchmarks.evaluation.store import find_runs
     from benchmarks.tables.experiments import read_experiment
+    from benchmarks.tables.reproduction import reproduce
 
     benchmark = _benchmark(options)
     overrides = [] if options.model == "tiny" else [f"model={options.model}"]
@@ -148,9 +138,9 @@ def read_arguments(name: str, options: argparse.Namespace) -> tuple[Experiment, 
         first = options.results[0]
         overrides.append(f"results_dir={quoted(str(first.parent if (first / 'run.json').is_file() else first))}")
     experiment = read_experiment(name, [*overrides, *options.overrides])
-    if options.results is None and not RESULTS.is_dir():
-        return experiment, []
-    return experiment, find_runs(options.results or RESULTS)
+    runs = find_runs(options.results or RESULTS) if options.results or RESULTS.is_dir() else []
+    shared = {"protocol": options.protocol, "where": read_conditions(options.where), "common": options.common}
+    return reproduce(experiment, runs, **shared, **form)
 
 
 def read_equal_bytes(options: argparse.Namespace, **where: str) -> EqualBytes:
