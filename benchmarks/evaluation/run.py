@@ -45,10 +45,18 @@ def run(settings: Settings, *, load: Loader | None = None, wait: bool = False) -
         LookmError: no data, no weights, or a run folder that was made from something else.
         Interrupted: Ctrl-C or SIGTERM; the batch in work was finished, and the files are written.
     """
-    (result,) = attempt_group([settings], load=load, wait=wait)
-    if isinstance(result, BaseException):
-        raise result
-    return result
+    (outcome,) = run_group([settings], load=load, wait=wait)
+    return outcome
+
+
+def run_group(settings: Sequence[Settings], *, load: Loader | None = None, wait: bool = False) -> list[Outcome]:
+    """As `run` for several runs, in their order; the first error of one is raised after the others have ended."""
+    outcomes = []
+    for result in attempt_group(settings, load=load, wait=wait):
+        if isinstance(result, BaseException):
+            raise result
+        outcomes.append(result)
+    return outcomes
 
 
 def attempt_group(

@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from benchmarks.evaluation.loggers import Logger, name_group, open_logger
-from benchmarks.evaluation.run import run
+from benchmarks.evaluation.run import run, run_group
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.store import RunFolder
 from benchmarks.evaluation.summary import Summary
 from lookm.errors import LookmError
 from scripts import log
 from tests.loggers.offline_run import OfflineRun, read_offline_run
-from tests.runner.conftest import MakeSettings, run_group
+from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import CHOICE, DATASETS, NEEDLE
 
 WANDB = "benchmarks.evaluation.loggers.wandb.WandbLogger"

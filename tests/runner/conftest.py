@@ -1,15 +1,12 @@
 """Settings as the command line makes them, for a random model and a small benchmark in a temporary folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from benchmarks.composition import choices_of
-from benchmarks.evaluation.active import Outcome
-from benchmarks.evaluation.run import attempt_group
 from benchmarks.evaluation.settings import Settings, read_settings
 from lookm.locations import CONFIGS
 
@@ -35,13 +32,3 @@ def settings_of(tmp_path: Path) -> MakeSettings:
         return read_settings(config, choices_of(config))
 
     return make
-
-
-def run_group(settings: Sequence[Settings], **options: Any) -> list[Outcome]:
-    """Computes runs together; raises the first error of one of them."""
-    outcomes = []
-    for result in attempt_group(settings, **options):
-        if isinstance(result, BaseException):
-            raise result
-        outcomes.append(result)
-    return outcomes

@@ -15,12 +15,12 @@ from benchmarks.evaluation.batches import Encoded, read_batches
 from benchmarks.evaluation.comparable import comparable, differences
 from benchmarks.evaluation.examples import read_datasets, view_sample
 from benchmarks.evaluation.records import SampleRecord, read_records
-from benchmarks.evaluation.run import load_backbone, run
+from benchmarks.evaluation.run import load_backbone, run, run_group
 from benchmarks.evaluation.settings import Settings
 from lookm import look_once
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone
-from tests.runner.conftest import MakeSettings, run_group
+from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import DATASETS
 
 MINI = ["benchmark=mini", "model=tiny", "limit=4", "benchmark.samples=4", "benchmark.most_images=14"]

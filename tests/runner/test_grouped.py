@@ -11,13 +11,13 @@ import pytest
 
 from benchmarks.evaluation import batches, compute, generate
 from benchmarks.evaluation.records import read_records
-from benchmarks.evaluation.run import attempt_group, group_runs, run
+from benchmarks.evaluation.run import attempt_group, group_runs, run, run_group
 from benchmarks.evaluation.settings import Settings
 from benchmarks.evaluation.verify import timeless
 from lookm.errors import LookmError
 from lookm.models.backbone import Backbone
 from lookm.sweep import SweepRow
-from tests.runner.conftest import MakeSettings, run_group
+from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import CHOICE, NEEDLE, ROUGE
 
 ONLY_NEEDLE = f"datasets={NEEDLE}"

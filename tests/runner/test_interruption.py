@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks.evaluation import generate
 from benchmarks.evaluation.interruption import Interrupted, Interruption, replace_handlers, restore_handlers, stop_now
-from benchmarks.evaluation.run import run
+from benchmarks.evaluation.run import run, run_group
 from lookm.sweep import SweepRow
-from tests.runner.conftest import MakeSettings, run_group
+from tests.runner.conftest import MakeSettings
 from tests.runner.small_benchmark import CHOICE
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]

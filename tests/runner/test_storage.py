@@ -5,13 +5,14 @@ import json
 import pytest
 
 from benchmarks.evaluation.comparable import comparable
+from benchmarks.evaluation.run import run_group
 from benchmarks.evaluation.store import find_runs
 from benchmarks.tables.frame import read_frame
 from benchmarks.tables.run_tables import comparison_table, run_table
 from benchmarks.tables.table import as_markdown
 from lookm.errors import LookmError
 from lookm.registry import load_storage
-from tests.runner.conftest import MakeSettings, run_group
+from tests.runner.conftest import MakeSettings
 
 
 def test_the_folder_names_the_storage_and_what_is_changed_of_it(settings_of: MakeSettings) -> None:
