@@ -121,7 +121,7 @@ def _check_questions(questions: Questions, rows: int, model: PreTrainedModel) ->
     given = set(questions.contexts)
     if given != set(range(rows)):
         raise LookmError(f"the questions are about the contexts {sorted(given)}, but there are 0 to {rows - 1}")
-    if bool(image_mask(questions.ids, image_token_ids(model.config)).any()):
+    if bool((image_mask(questions.ids, image_token_ids(model.config)) & questions.mask.bool()).any()):
         raise LookmError("a question has an image; give it in the prompt, and question_tokens=… its length")
 
 

@@ -94,6 +94,15 @@ def test_layers_with_a_window_read_the_questions_too() -> None:
         assert tuple(output[0, ids.shape[1] :].tolist()) == row.tokens[number]
 
 
+def test_padding_is_no_image_whatever_token_it_is() -> None:
+    model, inputs = built("llava"), contexts("llava")
+    answers = [
+        generate_sweep(model, inputs, [load_strategy("h2o")], max_new_tokens=4, pad_token_id=0, questions=questions)
+        for questions in (Questions.padded([[3, 4], [5]], [0, 1], pad, torch.device("cpu")) for pad in (0, IMAGE))
+    ]
+    assert answers[0][0].tokens == answers[1][0].tokens
+
+
 def test_questions_that_do_not_fit_are_refused() -> None:
     model, inputs = built("llava"), contexts("llava")
     call = {"max_new_tokens": 2, "pad_token_id": 0}
