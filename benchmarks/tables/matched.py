@@ -70,6 +70,14 @@ class EqualBytes:
         """How far a run's bytes are from another's: the mean over samples of their relative difference."""
         return float((self.shares[run] / self.shares[reference] - 1).abs().mean())
 
+    def equal_at(self, budget: float) -> list[str]:
+        """Runs at one budget with LOOK-M's bytes, and the full cache; all of them where LOOK-M has no run."""
+        names = [run for run, asked in self.asked.items() if asked in (None, budget) and run in self.mean]
+        look = next((run for run in names if self.variants[run] == LOOKM), None)
+        return [
+            run for run in names if look is None or self.variants[run] == "full" or self.off(run, look) <= TOLERANCE
+        ]
+
 
 def equal_bytes(
     runs: Sequence[RunFolder],

@@ -154,7 +154,7 @@ def draw_asked(seen: EqualBytes, unseen: EqualBytes) -> Figure:
         raise LookmError("no budget has runs with question=seen and with question=unseen: `lookm sweep` both")
     slopes = {budget: slopes_at(budget, seen, unseen) for budget in budgets}
     height = max(4.5, 0.17 * max(map(len, slopes.values())) + 1.2)
-    figure = Figure(figsize=(5.2 * len(budgets), height), layout="constrained", dpi=130)
+    figure = Figure(figsize=(5.2 * len(budgets), height), layout="constrained", dpi=100)
     panels = figure.subplots(1, len(budgets), sharey=True, squeeze=False)[0]
     for panel, (budget, scores) in zip(panels, slopes.items(), strict=True):
         for variant, ends in scores.items():
@@ -176,10 +176,9 @@ def draw_asked(seen: EqualBytes, unseen: EqualBytes) -> Figure:
 
 
 def slopes_at(budget: float, seen: EqualBytes, unseen: EqualBytes) -> dict[str, tuple[float, float]]:
-    """Variant → its scores in %, question seen and unseen; of those that both have, the full cache among them."""
+    """Variant → its scores in %, question seen and unseen; of what both have at equal bytes, and the full cache."""
     first, second = (
-        {part.variants[run]: 100 * cell.score for run, cell in part.mean.items() if part.asked[run] in (None, budget)}
-        for part in (seen, unseen)
+        {part.variants[run]: 100 * part.mean[run].score for run in part.equal_at(budget)} for part in (seen, unseen)
     )
     return {variant: (first[variant], second[variant]) for variant in sorted(first, key=place_of) if variant in second}
 
@@ -189,8 +188,9 @@ def asked_caption(seen: EqualBytes, unseen: EqualBytes) -> str:
     return (
         f"Scores of every method at the same bytes, {seen.label}: {seen.protocol} protocol, "
         f"{_samples(seen, unseen)} samples a point, "
-        "without intervals, which `lookm table matched --where question=…` has. Left: the compression sees the "
-        "question, the last words of the prompt. Right: the context is compressed before its question is read."
+        "without intervals, which `lookm table matched --where question=…` has, and methods of other bytes with them. "
+        "Left: the compression sees the question, the prompt's last words. Right: the context is compressed before its "
+        "question is read."
     )
 
 

@@ -193,7 +193,7 @@ class QwenFamily:
                 text_config=text,
                 vision_config=vision,
                 image_token_id=image,
-                video_token_id=-1,  # none
+                video_token_id=len(tokenizer),  # none
                 vision_start_token_id=image,
                 vision_end_token_id=image,
                 tie_word_embeddings=False,
