@@ -77,17 +77,16 @@ def weights_folder(config: Mapping[str, Any]) -> Path | None:
     """The folder that holds a model's weights; None where there is none yet, or the weights are made up.
 
     Args:
-        config: fields of a model's YAML: `path`, and if there are any `revision` and `weights`. The module of its
-            `_target_` may have a mapping FOLDERS of paths, None among them, to folders of its own.
+        config: fields of a model's YAML: `path`, and if there are any `revision` and `weights`. Without a path it is
+            what the FOLDERS of its `_target_`'s module say of its `shipped`, or the first of them.
     """
     path = config.get("path")
     if config.get("weights") == "random":
         return None
-    module = str(config.get("_target_", "")).rpartition(".")[0]
-    if path is None or (module and "/" not in str(path)):  # nothing is imported for a repository
-        shipped: dict[str | None, Path] = getattr(import_module(module), "FOLDERS", {}) if module else {}
-        if path is None or path in shipped:
-            return shipped.get(path)
+    if path is None:
+        module = str(config.get("_target_", "")).rpartition(".")[0]
+        folders = getattr(import_module(module), "FOLDERS", {}) if module else {}
+        return folders.get(config.get("shipped", next(iter(folders), None)))
     local = Path(path).expanduser()
     is_folder = os.path.isdir(local)  # noqa: PTH112 (False, and no exception, for a name that is too long)
     return local if is_folder else _snapshot(str(path), config.get("revision"))

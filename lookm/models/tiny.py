@@ -17,13 +17,14 @@ TOKENS_PER_IMAGE = 16
 
 
 SHIPPED = Path(__file__).with_name("tiny_llava")
-FOLDERS: dict[str | None, Path] = {None: SHIPPED, "tiny_llava": SHIPPED, "tiny_qwen": SHIPPED.with_name("tiny_qwen")}
-"""The folders in this package, by the `path` that stands for them."""
+FOLDERS = {folder.name: folder for folder in (SHIPPED, SHIPPED.with_name("tiny_qwen"))}
+"""The models in this package by name."""
 
 
 def load_tiny(
     *,
     path: str | Path | None = None,
+    shipped: str = SHIPPED.name,
     device: str = "cpu",
     dtype: str = "float32",
     batch_size: int = 8,
@@ -34,7 +35,9 @@ def load_tiny(
     """Load a tiny model.
 
     Args:
-        path: folder in Hugging Face format, of a LLaVA or a Qwen2-VL, or one of FOLDERS; None means "tiny_llava".
+        path: folder in Hugging Face format, of a LLaVA or a Qwen2-VL; None means the one of this package that
+            `shipped` names.
+        shipped: one of FOLDERS.
         device: where it runs, such as `cpu` or `cuda`.
         dtype: `float32`, `bfloat16` or `float16`.
         batch_size: prompts per `generate` call.
@@ -48,7 +51,9 @@ def load_tiny(
     import torch  # SHIPPED is asked for where nothing is loaded
     from transformers import AutoTokenizer
 
-    folder = FOLDERS[path] if path is None or path in FOLDERS else Path(path)
+    if shipped not in FOLDERS:
+        raise LookmError(f"shipped={shipped!r} is none of {', '.join(FOLDERS)}")
+    folder = FOLDERS[shipped] if path is None else Path(path)
     if not (folder / "config.json").is_file():
         raise LookmError(f"no model in {folder}: train one with `python -m scripts.train_tiny --output {folder}`")
     if dtype not in ("float32", "bfloat16", "float16"):

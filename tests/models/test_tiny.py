@@ -56,6 +56,8 @@ def test_it_is_loaded_in_evaluation_mode_and_in_the_dtype_asked_for(dtype: str, 
 def test_wrong_folders_and_dtypes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LookmError, match=r"no model in .*: train one with"):
         load_tiny(path=tmp_path)
+    with pytest.raises(LookmError, match="shipped='tiny' is none of tiny_llava, tiny_qwen"):
+        load_tiny(shipped="tiny")
     with pytest.raises(LookmError, match="dtype 'int8' is none of float32"):
         load_tiny(dtype="int8")
 

@@ -94,7 +94,7 @@ def test_every_row_of_a_padded_batch_is_compressed_with_its_own_log_sum_exp(
         checks.append(own.shape)
         return compress_many(strategies, layer)
 
-    monkeypatch.setattr("lookm.cache.compress_many", checked)
+    monkeypatch.setattr("lookm.compressed_layer.compress_many", checked)
     monkeypatch.setattr("lookm.kernels.one_pass.serves", lambda _: False)
     model = built(name)
     inputs = left_padded([prompt(name, texts) for texts in ((12, 9, 14), (5, 9, 8), (12, 9, 14))])
