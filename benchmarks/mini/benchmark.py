@@ -18,7 +18,7 @@ def mini_benchmark(
     root: str | os.PathLike[str],
     *,
     seed: int = 0,
-    samples: int = 40,
+    samples: int = 52,
     fewest_images: int = 8,
     most_images: int = 40,
     question: Place = "last",

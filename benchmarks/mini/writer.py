@@ -44,7 +44,7 @@ class MiniSettings:
     """
 
     seed: int = 0
-    samples: int = 40
+    samples: int = 52
     fewest: int = 8
     most: int = 40
     question: Place = "last"

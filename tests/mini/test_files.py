@@ -81,8 +81,8 @@ def test_a_dataset_is_read_back_with_all_its_images(mini: Benchmark, number: int
     info, task = mini.datasets[number], TASKS[number]
     annotation = read_annotation(mini.root, info.dataset)
     assert annotation["meta_data"]["question_type"] == task.question_type
-    assert len(annotation["data"]) == info.samples == 40
-    for case in (0, 7, 39):
+    assert len(annotation["data"]) == info.samples == 52
+    for case in (0, 7, 51):
         entry, sample = annotation["data"][case], evaluation_sample(task, MiniSettings(), case)
         instance = entry["task_instance"]
         assert instance.get("choice_list", []) == list(sample.questions[0].choices)
