@@ -93,6 +93,38 @@ def fastgen(case: Case) -> list[list[int]]:
     return kept
 
 
+def images_of(is_image: list[bool]) -> list[list[int]]:
+    """The positions of each run of image tokens."""
+    runs: list[list[int]] = []
+    for j, image in enumerate(is_image):
+        if image:
+            runs += [[]] if j == 0 or not is_image[j - 1] else []
+            runs[-1].append(j)
+    return runs
+
+
+def lifted(scores: list[list[float]], case: Case) -> list[list[float]]:
+    """Scores of all heads of all layers with their floors: text's is λ, an image token's λ · images / place."""
+    floor, asked = case.fields["floor"], case.fields["asked"]
+    everything = sorted((x for row in scores for x in row), reverse=True)
+    level = min(floor, everything[min(int(asked * case.budget * len(scores)), len(everything) - 1)])
+    images, lifted = images_of(case.layer.is_image.tolist()), []
+    for start in range(0, len(scores), case.heads):
+        heads = scores[start : start + case.heads]
+        highest = [max(row[j] for row in heads) for j in range(case.length)]
+        queues = [sorted(image, key=lambda j: -highest[j]) for image in images]
+        order: list[int] = []
+        for turn in range(max(map(len, queues), default=0)):
+            order += sorted((queue[turn] for queue in queues if turn < len(queue)), key=lambda j: -highest[j])
+        floors = [level] * case.length
+        for place, j in enumerate(order, start=1):
+            floors[j] = level * len(images) / place
+        lifted += [
+            [x + 0.99 * (f - x) if floor and f > x else x for x, f in zip(row, floors, strict=True)] for row in heads
+        ]
+    return lifted
+
+
 def replay(cases: list[Case]) -> list[list[list[int]]]:
     """For each layer its heads: each its floor, then the highest remaining score of any, until the budget is spent."""
     n, scores = cases[0].length, []
@@ -108,6 +140,7 @@ def replay(cases: list[Case]) -> list[list[list[int]]]:
                     attended = [max(a, x) for a, x in zip(attended, logits.softmax(0).tolist(), strict=True)]
             odds = [a / (1 - a) for a in (min(a, 0.99) for a in attended)]
             scores.append([x * norm / mean for x, norm in zip(odds, norms[h], strict=True)])
+    scores = lifted(scores, cases[0])
     counts = [int(cases[0].fields["least"] * cases[0].budget)] * len(scores)
     ordered = [sorted(row, reverse=True) for row in scores]
     while sum(counts) < len(scores) * cases[0].budget:
@@ -124,7 +157,10 @@ METHODS: dict[str, tuple[Callable[[Case], list[list[int]]], list[dict[str, Any]]
         fastgen,
         [{}, {"recovery": 0.6, "special": (3,)}, {"recovery": 0.55, "punctuation": [5, 6, 7]}, {"recovery": 1.0}],
     ),
-    "replay": (lambda case: replay([case])[0], [{}, {"least": 0.0}, {"least": 0.6}]),
+    "replay": (
+        lambda case: replay([case])[0],
+        [{}, {"floor": 0.0}, {"floor": 20.0, "asked": 0.0, "least": 0.6}, {"asked": 1.0}],
+    ),
 }
 ROWS = [(name, changes) for name, (_, variants) in METHODS.items() for changes in variants]
 SHORT = {
@@ -174,7 +210,7 @@ def test_replay_gives_all_heads_of_all_layers_one_budget(groups: int) -> None:
     for budget in ((0.0, 0.02), (0.05, 0.05), (0.2, 0.3)):
         strategy = load_strategy("replay", alpha1=budget[0], alpha2=budget[1])
         layers = layers_of([9, 22, 6, 12, 11], groups)
-        values = {"least": strategy.least}
+        values = {name: getattr(strategy, name) for name in ("floor", "asked", "least")}
         expected = replay([Case(layer, *strategy.window_sizes(layer.length), values) for layer in layers])
         for layer in layers:
             observe([strategy], layer)
