@@ -45,7 +45,7 @@ def compare(options: argparse.Namespace) -> Table:
     """The comparison of one pair, task by task, or of several pairs by their means.
 
     Raises:
-        LookmError: no such run, or runs of different samples.
+        LookmError: no such run, or runs of different samples or datasets.
     """
     from benchmarks.tables.cells import FEWEST_PAIRS
     from benchmarks.tables.table import Table
@@ -79,7 +79,16 @@ def _rows(one: RunFolder, other: RunFolder, options: argparse.Namespace) -> list
 
     frame = read_frame([one, other])
     if options.common:
-        frame = common_samples(frame)
+        frame = common_samples(frame, datasets=True)
+    has = {str(run): set(rows.dataset) for run, rows in frame.groupby("run")}
+    for run, others in ((one.name, has.get(other.name, set())), (other.name, has.get(one.name, set()))):
+        if missing := sorted(others - has.get(run, set())):
+            raise LookmError(
+                f"{run} has no samples of {', '.join(missing)}; complete it, or add --common to compare the datasets "
+                "that both have"
+            )
+    if frame.empty:
+        raise LookmError(f"{one.name} and {other.name} have no sample in common")
     check_same_samples(frame)
     columns = benchmark_columns(known_datasets([one, other]), set(frame.dataset), paper=False)
     cells = Runs(frame, options.protocol).cells(columns, one.name)

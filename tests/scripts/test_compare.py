@@ -1,5 +1,6 @@
 """Claims about `scripts.compare`."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,18 @@ def test_several_pairs_have_a_line_each(runs: list[str], capsys: pytest.CaptureF
     assert first.split()[0] == "release"
     assert second.split()[0] == "paper"
     assert first.split()[4].strip("+▲") == second.split()[4].strip("−▼")
+
+
+def test_a_dataset_that_one_run_lacks_is_refused_and_left_out_of_every_number_with_common(
+    runs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(Path(runs[0]) / CHOICE)
+    assert compare.main(runs) == 2
+    assert f"paper has no samples of {CHOICE}; complete it, or add --common" in capsys.readouterr().err
+    assert compare.main(["--common", "--means", "--format", "csv", *runs]) == 0
+    _, line, *_ = capsys.readouterr().out.splitlines()
+    name, n, first, second, difference, *_ = line.split(",")
+    assert (name, n, first, second, difference) == ("release", str(2 * SAMPLES), "0.0", "50.0", "+50.0▲")
 
 
 @pytest.mark.parametrize(
