@@ -41,6 +41,7 @@ class ForwardPass:
         entrance: the hooks that began the pass and will end it.
         attended: layers whose attention has been computed in this pass.
         new_images: whether images are among several new tokens after a compressed prompt.
+        later: the decoder's arguments for the tokens behind a prompt, if they are read in a second call.
     """
 
     input_ids: Tensor | None = None
@@ -49,6 +50,7 @@ class ForwardPass:
     entrance: object | None = None
     attended: set[int] = field(default_factory=set)
     new_images: bool = False
+    later: dict[str, Any] | None = None
 
 
 _forward_pass: ContextVar[ForwardPass | None] = ContextVar("lookm_forward_pass", default=None)

@@ -27,6 +27,7 @@ from lookm.record import PromptRecord
 from lookm.report import Report
 from lookm.shortening import Shortening, ShorteningStrategy
 from lookm.strategy import Strategy
+from lookm.tail import TailPass
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -290,6 +291,9 @@ class Session:
                 entrance = Entrance(self, module)
                 undo.callback(module.register_forward_pre_hook(entrance.before, with_kwargs=True).remove)
                 undo.callback(module.register_forward_hook(entrance.after, always_call=True).remove)
+            tail = TailPass(self.decoder)
+            undo.callback(self.decoder.register_forward_pre_hook(tail.before, with_kwargs=True).remove)
+            undo.callback(self.decoder.register_forward_hook(tail.after).remove)
             if self._shortening is not None:
                 self._shortening.hook(self._model, undo)
             embeddings = self._model.get_input_embeddings()

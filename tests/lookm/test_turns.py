@@ -1,13 +1,15 @@
 """A compressed cache goes on with several tokens at once: questions asked later, drafts, chunks, many turns."""
 
 from copy import deepcopy
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
+from baselines.h2o import H2O
 from lookm import LookmError, look_once
 from lookm.cache import LookOnceCache
 from tests.lookm.models import IMAGE, TEXT, built, left_padded, llama, prompt
@@ -128,7 +130,7 @@ def test_one_context_answers_many_questions_as_if_each_were_the_first(name: str,
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("strategy", ["h2o", "tp_pmerge", "pyramidkv"])
+@pytest.mark.parametrize("strategy", ["h2o", "tp_pmerge", "pyramidkv", "adakv", "replay", "meda"])
 def test_a_question_in_its_context_s_pass_is_as_one_that_comes_later(name: str, strategy: str) -> None:
     model, inputs, question = built(name), batch_of(name), torch.tensor([[3, 4, 5, 6]])
     both = {**inputs, **extended(inputs, question)}
@@ -153,6 +155,30 @@ def test_a_question_with_an_image_is_read_in_its_context_s_pass() -> None:
         session.question_tokens = 14 + 16 + 2  # the last text, the second image and a part of the text before it
         assert model.generate(**inputs, max_new_tokens=8, do_sample=False).equal(plain)
     assert session.report().image_tokens == (16,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateH2O(H2O):
+    """Chooses as H2O does, but after the last layer."""
+
+    whole_prompt: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_when_a_strategy_chooses_does_not_change_what_a_question_with_an_image_reads(name: str) -> None:
+    model, inputs = built(name), prompt(name)
+    answers, kept = [], []
+    for kind in (H2O, LateH2O):
+        with look_once(model, kind(name="h2o", alpha1=0.1, alpha2=0.1)) as session:
+            session.question_tokens = 14 + 16 + 2
+            output = model.generate(
+                **inputs, max_new_tokens=8, do_sample=False, output_logits=True, return_dict_in_generate=True
+            )
+        answers.append(torch.stack(output.logits))
+        kept.append(session.report().kept_tokens)
+    assert kept[0] == kept[1]
+    assert max(kept[0]) < session.report().prompt_tokens
+    torch.testing.assert_close(answers[0], answers[1])
 
 
 def test_the_question_s_words_do_not_change_what_is_kept() -> None:

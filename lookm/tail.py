@@ -1,0 +1,89 @@
+"""Tokens behind a prompt in the same forward pass, for strategies that choose after the last layer.
+
+Others cut a layer just after its attention, so that the tokens behind the prompt read what is left of it in the same
+pass. A strategy that reads all layers first has nothing to show them before the last one: the decoder is called twice.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from lookm.cache import LookOnceCache
+from lookm.context import eagerly, forward_pass
+from lookm.errors import LookmError
+
+
+class TailPass:
+    """A decoder's hooks that read a prompt first, and the tokens behind it in a second call."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        self.signature = inspect.signature(decoder.forward)
+
+    @eagerly
+    def before(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Give the decoder the prompt alone, and put the rest aside."""
+        now = forward_pass()
+        cache: Any = None if now is None else now.cache
+        if now is None or not isinstance(cache, LookOnceCache) or kwargs.get("past_key_values") is not cache:
+            return None
+        if not (cache.strategy.whole_prompt and cache.prompt.tail) or cache.get_seq_length() > 0:
+            return None
+        named = dict(self.signature.bind_partial(*args).arguments) | kwargs
+        length, tail = cache.prompt.length, cache.prompt.tail
+        cache.prompt = replace(cache.prompt, tail=0, tail_images=())
+        parts = {name: _split(name, value, length, length + tail) for name, value in named.items()}
+        now.later = {name: later for name, (_, later) in parts.items()}
+        return (), {name: first for name, (first, _) in parts.items()}
+
+    @eagerly
+    def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Read the rest, now that the prompt is compressed, and join what the decoder gave."""
+        now = forward_pass()
+        if now is None or now.later is None:
+            return None
+        later, now.later = now.later, None
+        now.attended.clear()
+        return _joined(output, module(**later))
+
+
+def _split(name: str, value: Any, length: int, total: int) -> tuple[Any, Any]:
+    """An argument of the decoder for its first `length` tokens, and for those behind them."""
+    if isinstance(value, dict):  # masks by kind of layer
+        parts = {key: _split(name, part, length, total) for key, part in value.items()}
+        return {key: first for key, (first, _) in parts.items()}, {key: later for key, (_, later) in parts.items()}
+    if name == "attention_mask" and isinstance(value, Tensor):
+        if value.ndim == 2:  # which tokens are padding, all that came before among them
+            return value[:, :length], value
+        return value[..., :length, :length], value[..., length:, :]
+    if isinstance(value, Tensor) and value.ndim:
+        dim = value.ndim - 1 if name == "position_ids" else min(1, value.ndim - 1)
+        if value.shape[dim] == total:
+            return value.narrow(dim, 0, length), value.narrow(dim, length, total - length)
+    if isinstance(value, Tensor | list | tuple):
+        raise LookmError(
+            f"the decoder's argument {name} cannot be divided between a prompt and the tokens behind it, which a "
+            "strategy that chooses after the last layer needs; choose another one, or ask in a turn of its own"
+        )
+    return value, value
+
+
+def _joined(first: Any, later: Any) -> ModelOutput:
+    """The decoder's output of all tokens."""
+    if not isinstance(first, ModelOutput):
+        raise LookmError("a strategy that chooses after the last layer needs return_dict=True")
+    for name in ("last_hidden_state", "hidden_states"):
+        one: Any = getattr(first, name, None)
+        other: Any = getattr(later, name, None)
+        if isinstance(one, Tensor):
+            later[name] = torch.cat([one, other], dim=1)
+        elif one is not None:
+            later[name] = tuple(torch.cat(pair, dim=1) for pair in zip(one, other, strict=True))
+    return later
