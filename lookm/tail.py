@@ -30,9 +30,8 @@ class TailPass:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Give the decoder the prompt alone, and put the rest aside."""
-        now = forward_pass()
-        cache: Any = None if now is None else now.cache
-        if now is None or not isinstance(cache, LookOnceCache) or kwargs.get("past_key_values") is not cache:
+        now, cache = forward_pass(), kwargs.get("past_key_values")
+        if now is None or now.cache is not cache or not isinstance(cache, LookOnceCache):
             return None
         if not (cache.strategy.whole_prompt and cache.prompt.tail) or cache.get_seq_length() > 0:
             return None
