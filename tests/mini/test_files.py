@@ -44,7 +44,7 @@ def score(info: DatasetInfo, annotation: dict[str, Any], answers: list[str]) -> 
 
 
 def sentences(number: int) -> Iterator[str]:
-    for case in range(40):
+    for case in range(52):
         yield evaluation_sample(TASKS[number], MiniSettings(), case).questions[0].sentence.strip()
 
 
@@ -133,11 +133,11 @@ def test_guessing_scores_what_is_stated_as_chance(mini: Benchmark, number: int) 
     assert info.chance is not None
     if task.answers is None:
         constants = sorted(set(sentences(number)))
-        assert max(score(info, annotation, [c] * 40) for c in constants) == pytest.approx(info.chance, abs=0.06)
+        assert max(score(info, annotation, [c] * info.samples) for c in constants) == pytest.approx(info.chance, abs=0.06)
         return
     if task.question_type == "open-ended":
         constants = sorted({s["response"] for s in annotation["data"]})
-        scores = [score(info, annotation, [constant] * 40) for constant in constants]
+        scores = [score(info, annotation, [constant] * info.samples) for constant in constants]
         assert np.mean(scores) == pytest.approx(info.chance, abs=0.02)
         return
     rng = random.Random(0)
