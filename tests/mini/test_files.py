@@ -133,7 +133,9 @@ def test_guessing_scores_what_is_stated_as_chance(mini: Benchmark, number: int) 
     assert info.chance is not None
     if task.answers is None:
         constants = sorted(set(sentences(number)))
-        assert max(score(info, annotation, [c] * info.samples) for c in constants) == pytest.approx(info.chance, abs=0.06)
+        assert max(score(info, annotation, [c] * info.samples) for c in constants) == pytest.approx(
+            info.chance, abs=0.06
+        )
         return
     if task.question_type == "open-ended":
         constants = sorted({s["response"] for s in annotation["data"]})
