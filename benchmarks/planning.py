@@ -89,13 +89,20 @@ class Estimate:
 
 
 def planned_runs(settings: Sequence[Settings]) -> tuple[list[PlannedRun], list[str]]:
-    """The runs of a command, each once, and what is not known of them."""
+    """The runs of a command, each once, and what is not known of them.
+
+    Raises:
+        LookmError: a folder whose samples are of another program, configuration or weights, which the command refuses.
+    """
     from benchmarks.evaluation.examples import read_datasets
+    from benchmarks.evaluation.provenance import weights_fingerprint
 
     runs: list[PlannedRun] = []
     unknown: dict[str, None] = {}
     for one in {one.folder: one for one in settings}.values():
         folder = RunFolder(one.folder)
+        if folder.exists and not one.overwrite:
+            folder.check(configuration=one.identity, weights=weights_fingerprint(one.model_config))
         try:
             one.benchmark.prepare()
             selected = {dataset.info.dataset: set(dataset.samples) for dataset in read_datasets(one)}

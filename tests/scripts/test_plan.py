@@ -1,5 +1,6 @@
 """`scripts.plan` tells jobs, what is done, what the rest costs and how many samples suffice; it writes no results."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -56,6 +57,19 @@ def test_where_nothing_is_left_nothing_is_measured(
     run(settings_of("strategy=full", "limit=1"))
     assert plan.main(arguments(tmp_path, "limit=1", "strategy=full")) == 0
     assert "nothing is left to compute" in capsys.readouterr().out
+
+
+def test_what_the_command_would_refuse_is_refused_before_it(
+    settings_of: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(settings_of("strategy=full", "limit=1"))
+    (file,) = (tmp_path / "runs").glob("*/run.json")
+    about = json.loads(file.read_text(encoding="utf-8"))
+    about["configuration"]["strategy"]["alpha1"] = 0.7
+    file.write_text(json.dumps(about), encoding="utf-8")
+    assert plan.main(arguments(tmp_path, "limit=1", "strategy=full")) == 2
+    assert "was computed with other configuration" in capsys.readouterr().err
+    assert plan.main(arguments(tmp_path, "limit=1", "strategy=full", "overwrite=true", "--batches", "1")) == 0
 
 
 def test_a_large_model_without_weights_and_data_is_estimated_and_says_from_what(
