@@ -293,7 +293,7 @@ class Session:
                 undo.callback(module.register_forward_hook(entrance.after, always_call=True).remove)
             tail = TailPass(self.decoder)
             undo.callback(self.decoder.register_forward_pre_hook(tail.before, with_kwargs=True).remove)
-            undo.callback(self.decoder.register_forward_hook(tail.after).remove)
+            undo.callback(self.decoder.register_forward_hook(tail.after, prepend=True).remove)  # within the pass
             if self._shortening is not None:
                 self._shortening.hook(self._model, undo)
             embeddings = self._model.get_input_embeddings()

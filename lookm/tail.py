@@ -38,7 +38,8 @@ class TailPass:
         named = dict(self.signature.bind_partial(*args).arguments) | kwargs
         length, tail = cache.prompt.length, cache.prompt.tail
         cache.prompt = replace(cache.prompt, tail=0, tail_images=())
-        parts = {name: _split(name, value, length, length + tail) for name, value in named.items()}
+        seen = named.get("visual_pos_masks")
+        parts = {name: _split(name, value, length, length + tail, seen) for name, value in named.items()}
         now.later = {name: later for name, (_, later) in parts.items()}
         return (), {name: first for name, (first, _) in parts.items()}
 
@@ -50,23 +51,31 @@ class TailPass:
             return None
         later, now.later = now.later, None
         now.attended.clear()
-        return _joined(output, module(**later))
+        joined = _joined(output, module(**later))
+        logits, kept = joined.get("logits"), later.get("logits_to_keep")
+        if logits is not None and isinstance(kept, int) and kept:
+            joined["logits"] = logits[:, -kept:]
+        return joined
 
 
-def _split(name: str, value: Any, length: int, total: int) -> tuple[Any, Any]:
-    """An argument of the decoder for its first `length` tokens, and for those behind them."""
-    if isinstance(value, dict):  # masks by kind of layer
-        parts = {key: _split(name, part, length, total) for key, part in value.items()}
-        return {key: first for key, (first, _) in parts.items()}, {key: later for key, (_, later) in parts.items()}
-    if name == "attention_mask" and isinstance(value, Tensor):
-        if value.ndim == 2:  # which tokens are padding, all that came before among them
+def _split(name: str, value: Any, length: int, total: int, pictured: Tensor | None) -> tuple[Any, Any]:
+    """An argument of the decoder for its first `length` tokens, and for those behind them.
+
+    Args:
+        pictured: (B, total) bool, the image tokens that `deepstack_visual_embeds` belong to, row by row.
+    """
+    if name == "deepstack_visual_embeds" and value is not None and pictured is not None:
+        early = pictured.nonzero()[:, 1] < length
+        return [states[early] for states in value], [states[~early] for states in value]
+    if isinstance(value, Tensor) and value.ndim and name != "labels":
+        if name == "attention_mask" and value.ndim == 2:  # which tokens are padding, all that came before among them
             return value[:, :length], value
-        return value[..., :length, :length], value[..., length:, :]
-    if isinstance(value, Tensor) and value.ndim:
         dim = value.ndim - 1 if name == "position_ids" else min(1, value.ndim - 1)
-        if value.shape[dim] == total:
+        if value.shape[dim] == total and name != "attention_mask":
             return value.narrow(dim, 0, length), value.narrow(dim, length, total - length)
-    if isinstance(value, Tensor | list | tuple):
+    if isinstance(value, dict) and not any(isinstance(mask, Tensor) for mask in value.values()):
+        return value, value  # masks by kind of layer, none of which needs one
+    if isinstance(value, Tensor | list | tuple | dict):
         raise LookmError(
             f"the decoder's argument {name} cannot be divided between a prompt and the tokens behind it, which a "
             "strategy that chooses after the last layer needs; choose another one, or ask in a turn of its own"
@@ -78,7 +87,7 @@ def _joined(first: Any, later: Any) -> ModelOutput:
     """The decoder's output of all tokens."""
     if not isinstance(first, ModelOutput):
         raise LookmError("a strategy that chooses after the last layer needs return_dict=True")
-    for name in ("last_hidden_state", "hidden_states"):
+    for name in ("last_hidden_state", "logits", "hidden_states"):
         one: Any = getattr(first, name, None)
         other: Any = getattr(later, name, None)
         if isinstance(one, Tensor):

@@ -1,8 +1,7 @@
 """A compressed cache goes on with several tokens at once: questions asked later, drafts, chunks, many turns."""
 
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 from baselines.h2o import H2O
 from lookm import LookmError, look_once
 from lookm.cache import LookOnceCache
+from tests.lookm.late import LateH2O
 from tests.lookm.models import IMAGE, TEXT, built, left_padded, llama, prompt
 from tests.lookm.rounding import assert_close, pass_error
 
@@ -155,13 +155,6 @@ def test_a_question_with_an_image_is_read_in_its_context_s_pass() -> None:
         session.question_tokens = 14 + 16 + 2  # the last text, the second image and a part of the text before it
         assert model.generate(**inputs, max_new_tokens=8, do_sample=False).equal(plain)
     assert session.report().image_tokens == (16,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LateH2O(H2O):
-    """Chooses as H2O does, but after the last layer."""
-
-    whole_prompt: ClassVar[bool] = True
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])

@@ -9,7 +9,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache
 
+from baselines.h2o import H2O
 from lookm import LookmError, Report, generate_sweep, load_strategy, look_once
+from tests.lookm.late import LateH2O
 
 ALPHA = 0.2
 NEW_TOKENS = 6
@@ -49,6 +51,30 @@ def outcome_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> str:
     if len(inputs) == 2:
         check_padding(model)
     return _described(report)
+
+
+def reads_tails_at_any_time(model: PreTrainedModel, inputs: dict[str, Tensor]) -> bool:
+    """Whether tokens behind the prompt can be read by strategies that choose after the last layer.
+
+    Raises:
+        AssertionError: if they are read otherwise than under the same choice made layer by layer.
+    """
+    logits = []
+    for kind in (H2O, LateH2O):
+        try:
+            with look_once(model, kind(name="h2o", alpha1=ALPHA, alpha2=ALPHA)) as session:
+                session.question_tokens = 5
+                output = model.generate(
+                    **inputs, do_sample=False, pad_token_id=0, max_new_tokens=3, output_logits=True,
+                    return_dict_in_generate=True,
+                )  # fmt: skip
+        except LookmError as refusal:
+            if kind is H2O or "cannot be divided between a prompt and the tokens behind it" not in str(refusal):
+                raise
+            return False
+        logits.append(torch.stack(output.logits))
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-4, rtol=1e-3)
+    return True
 
 
 def check_kept(ours: Cache, plain: Cache, attentions: tuple[Tensor, ...], report: Report) -> None:
