@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lookm.blocks import block_begin, rows_per_block
 from lookm.errors import LookmError
-from lookm.statistics import Needs, Statistics, Totals
+from lookm.statistics import Needs, RunningSums, Statistics
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class RealSoftmax:
             raise LookmError(
                 "means and deviations (roco) are defined for causal attention; this model lets tokens see later ones"
             )
-        totals = Totals(needs, queries)
+        totals = RunningSums(needs, queries)
         first = block_begin(totals.first, queries)  # what else is needed changes no block
         for start, logits in self.logits(queries, keys, scaling, first=first):
             totals.add(self.softmax(logits).contiguous(), slice(0, queries.shape[0]), start, 0)

@@ -91,7 +91,7 @@ def attention_statistics(
     heads, length, size = queries.shape
     kv_heads = keys.shape[0]
     scaling = size**-0.5 if scaling is None else scaling
-    totals = Totals(needs, queries)
+    totals = RunningSums(needs, queries)
     if totals.first < length:
         if log_sum_exp is None:
             log_sum_exp = causal_log_sum_exp(queries, keys, scaling, first=totals.first)
@@ -112,7 +112,7 @@ class _Total:
     sums: Tensor
 
 
-class Totals:
+class RunningSums:
     """All sums that are needed, to which attention weights are added piece by piece."""
 
     def __init__(self, needs: Needs, queries: Tensor) -> None:
@@ -149,7 +149,7 @@ class Totals:
         )
 
 
-def _fuse(totals: Totals, queries: Tensor, keys: Tensor, log_sum_exp: Tensor, scaling: float) -> bool:
+def _fuse(totals: RunningSums, queries: Tensor, keys: Tensor, log_sum_exp: Tensor, scaling: float) -> bool:
     """Fill the sums with Triton's kernel; False where there is none for these tensors."""
     kernel = fused("column_sums", queries, keys)
     if kernel is None:
@@ -173,7 +173,7 @@ def _fuse(totals: Totals, queries: Tensor, keys: Tensor, log_sum_exp: Tensor, sc
 
 
 def _add_heads(
-    totals: Totals, queries: Tensor, keys: Tensor, log_sum_exp: Tensor, scaling: float, kv: slice, tile: Tile
+    totals: RunningSums, queries: Tensor, keys: Tensor, log_sum_exp: Tensor, scaling: float, kv: slice, tile: Tile
 ) -> None:
     """Add the attention of the query heads that belong to the key/value heads `kv`."""
     length, size, kv_heads = queries.shape[1], queries.shape[2], kv.stop - kv.start

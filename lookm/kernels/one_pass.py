@@ -9,7 +9,7 @@ faster that the second Q Kᵀ is cheaper; on a GPU it is fused.
 import torch
 from torch import Tensor
 
-from lookm.statistics import Needs, Statistics, Totals
+from lookm.statistics import Needs, RunningSums, Statistics
 
 BLOCK_ELEMENTS = 1 << 19
 """Weights of one block, 2 MiB: what a core's own cache holds."""
@@ -46,7 +46,7 @@ def attention_with_statistics(
     rows = min(length, rows or min(MAX_ROWS, max(MIN_ROWS, BLOCK_ELEMENTS // length)) // group or 1)
     # Key/value heads: one for each thread, whose block then stays in one core's cache, or more if they are small.
     at_once = max(torch.get_num_threads(), BLOCK_ELEMENTS // (rows * group * length))
-    totals = Totals(needs, queries)
+    totals = RunningSums(needs, queries)
     output = queries.new_empty(length, heads, values.shape[-1])
     scaled = queries * (size**-0.5 if scaling is None else scaling)
     future = torch.ones(rows, rows, dtype=torch.bool).triu_(1)
