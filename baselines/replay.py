@@ -21,7 +21,6 @@ from lookm.strategy import Strategy
 MOST = 0.99
 """Attention that counts as all: what is beyond it is rounding, and would be divided by almost nothing."""
 
-
 LIFT = 0.99
 """How far a score below its floor is lifted to it: the rest keeps the scores' order among those that were lifted."""
 

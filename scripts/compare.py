@@ -80,12 +80,11 @@ def _rows(one: RunFolder, other: RunFolder, options: argparse.Namespace) -> list
     frame = read_frame([one, other])
     if options.common:
         frame = common_samples(frame, datasets=True)
-    has = {str(run): set(rows.dataset) for run, rows in frame.groupby("run")}
-    for run, others in ((one.name, has.get(other.name, set())), (other.name, has.get(one.name, set()))):
-        if missing := sorted(others - has.get(run, set())):
+    for dataset, names in frame.groupby("dataset", sort=False).run.unique().items():
+        if len(names) == 1:
             raise LookmError(
-                f"{run} has no samples of {', '.join(missing)}; complete it, or add --common to compare the datasets "
-                "that both have"
+                f"only {names[0]} has samples of {dataset}; complete the other run, or add --common to compare the "
+                "datasets that both have"
             )
     if frame.empty:
         raise LookmError(f"{one.name} and {other.name} have no sample in common")

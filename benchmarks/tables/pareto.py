@@ -154,7 +154,7 @@ def draw_asked(seen: EqualBytes, unseen: EqualBytes) -> Figure:
         raise LookmError("no budget has runs with question=seen and with question=unseen: `lookm sweep` both")
     slopes = {budget: slopes_at(budget, seen, unseen) for budget in budgets}
     height = max(4.5, 0.17 * max(map(len, slopes.values())) + 1.2)
-    figure = Figure(figsize=(5.2 * len(budgets), height), layout="constrained", dpi=100)
+    figure = Figure(figsize=(max(9.0, 5.2 * len(budgets)), height), layout="constrained", dpi=100)  # its title fits
     panels = figure.subplots(1, len(budgets), sharey=True, squeeze=False)[0]
     for panel, (budget, scores) in zip(panels, slopes.items(), strict=True):
         for variant, ends in scores.items():

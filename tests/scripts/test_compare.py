@@ -58,7 +58,7 @@ def test_a_dataset_that_one_run_lacks_is_refused_and_left_out_of_every_number_wi
 ) -> None:
     shutil.rmtree(Path(runs[0]) / CHOICE)
     assert compare.main(runs) == 2
-    assert f"paper has no samples of {CHOICE}; complete it, or add --common" in capsys.readouterr().err
+    assert f"only release has samples of {CHOICE}; complete the other run, or add --common" in capsys.readouterr().err
     assert compare.main(["--common", "--means", "--format", "csv", *runs]) == 0
     _, line, *_ = capsys.readouterr().out.splitlines()
     name, n, first, second, difference, *_ = line.split(",")

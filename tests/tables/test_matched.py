@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.text import Text
 
 from benchmarks.composition import compose_jobs
 from benchmarks.evaluation.store import find_runs
@@ -18,7 +20,15 @@ from benchmarks.tables import matched as matched_module
 from benchmarks.tables.curves import save_figure
 from benchmarks.tables.matched import EqualBytes, equal_bytes, matched_table, others_table
 from benchmarks.tables.paper import measured_by_others
-from benchmarks.tables.pareto import draw_pareto, method_points, pareto_caption, pareto_front, slopes_at, spread
+from benchmarks.tables.pareto import (
+    draw_asked,
+    draw_pareto,
+    method_points,
+    pareto_caption,
+    pareto_front,
+    slopes_at,
+    spread,
+)
 from benchmarks.tables.table import as_csv, as_text, text_of
 from lookm.errors import LookmError
 from lookm.registry import ready_strategies
@@ -178,6 +188,12 @@ def test_seen_and_unseen_scores_are_joined_at_each_budget_that_both_have(
     assert figures.main(["asked", "--output", str(tmp_path / "asked"), *place]) == 0
     drawn = (tmp_path / "asked.svg").read_text(encoding="utf-8")
     assert all(text in drawn for text in ("tp_pmerge  50.0", "tp_pmerge  66.7", "20 %", "question unseen"))
+    long = "tiny Qwen2-VL (trained on MileBench-mini) · MileBench-mini"  # the longest label of a shipped model
+    one = equal_bytes(runs, "random", "small", budgets=(0.2,), where={"question": "seen"})
+    figure = draw_asked(replace(one, label=long), unseen)
+    figure.draw_without_rendering()
+    title = figure.findobj(lambda artist: isinstance(artist, Text) and long in artist.get_text())[0]
+    assert 0 < title.get_window_extent().x0 < title.get_window_extent().x1 < figure.bbox.width
 
 
 @given(points=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
